@@ -1,0 +1,1 @@
+"""Primitives of one process; standard library only."""
