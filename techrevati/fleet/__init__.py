@@ -1,0 +1,1 @@
+"""Agent sessions as Celery tasks in role pools."""

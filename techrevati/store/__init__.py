@@ -1,0 +1,1 @@
+"""What a fleet shares, on Redis: threads, runs, leases, events.  Needs no Celery."""
