@@ -1,0 +1,184 @@
+"""The store for an event loop: many coroutines, one connection, few packets.
+
+    run(call) ─▶ queue ─▶ batch of what gathered ─▶ one write ─▶ replies in order ─▶ futures
+
+While a batch is under way new calls gather into the next, so the busier the loop, the fewer system calls
+a turn costs.  One loop owns a store; other threads have their own.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from redis import exceptions as theirs
+from redis.asyncio import ConnectionPool
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from techrevati.store.calls import Arg, Call
+from techrevati.store.errors import StoreUnreachable
+from techrevati.store.wire import RETRIABLE, Ring, pack, pack_command, rung, safe_url, translate
+
+T = TypeVar("T")
+
+BATCH = 128
+
+
+class _Job:
+    """One call or command under way."""
+
+    __slots__ = ("call", "data", "deadline", "future")
+
+    def __init__(self, data: bytes, call: Call[Any] | None, future: "asyncio.Future[Any]", deadline: float) -> None:
+        self.data, self.call, self.future, self.deadline = data, call, future, deadline
+
+
+class AsyncStore:
+    """Runs calls, batched, in the order they were made.
+
+    A call whose reply was lost is sent again, with the same ids, until `patience` seconds have passed; then its
+    caller gets `StoreUnreachable`.  A cancelled caller does not stop a call that is on its way.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        patience: float = 10.0,
+        timeout: float = 10.0,
+        ring: Ring | None = None,
+        now_us: Callable[[], int] | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.url, self.ring = url, ring
+        self._patience, self._timeout = patience, timeout
+        self._now_us, self._monotonic = now_us, monotonic
+        self._queue: deque[_Job] = deque()
+        self._flusher: asyncio.Task[None] | None = None
+        self._connection: AbstractConnection | None = None
+        self._pool: ConnectionPool | None = None
+        self.batches = 0
+        self.calls = 0
+
+    async def run(self, call: Call[T]) -> T:
+        """Run one call.
+
+        Raises:
+            StoreUnreachable: Redis did not answer within the patience.
+            StoreDenied: it refused the credentials.
+        """
+        now = "" if self._now_us is None else str(self._now_us())
+        reply = await self._submit(pack(call, now), call)
+        if reply[1]:
+            rung(call, reply, self.ring)
+        return call.parse(reply)
+
+    async def command(self, *args: Arg) -> Any:
+        """Run one plain, idempotent command."""
+        return await self._submit(pack_command(args), None)
+
+    async def commands(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
+        """Run plain, idempotent commands together."""
+        return list(await asyncio.gather(*(self._submit(pack_command(args), None) for args in commands)))
+
+    async def close(self) -> None:
+        """Finish what is queued, then hang up."""
+        if self._flusher is not None:
+            await self._flusher
+        await self._hang_up()
+        if self._pool is not None:
+            await self._pool.disconnect()
+
+    def _submit(self, data: bytes, call: Call[Any] | None) -> "asyncio.Future[Any]":
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue.append(_Job(data, call, future, self._monotonic() + self._patience))
+        if self._flusher is None:
+            self._flusher = loop.create_task(self._flush())
+        return future
+
+    async def _flush(self) -> None:
+        wait = 0.02
+        try:
+            while self._queue:
+                batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
+                try:
+                    await self._exchange(batch)
+                    wait = 0.02
+                except (*RETRIABLE, OSError) as error:
+                    await self._hang_up()
+                    if isinstance(error, theirs.AuthenticationError):  # a kind of ConnectionError to redis-py
+                        self._fail(batch, error)
+                        continue
+                    self._queue.extendleft(reversed([job for job in batch if not job.future.done()]))
+                    self._give_up(error)
+                    await asyncio.sleep(wait)
+                    wait = min(wait * 2, 1.0)
+                except theirs.RedisError as error:
+                    await self._hang_up()
+                    self._fail(batch, error)
+        finally:
+            self._flusher = None
+
+    async def _exchange(self, batch: list[_Job]) -> None:
+        connection = self._connection
+        if connection is None:
+            connection = await self._connect()
+        self.batches += 1
+        self.calls += len(batch)
+        unknown: list[_Job] = []
+        async with asyncio.timeout(self._timeout):
+            await connection.send_packed_command(b"".join([job.data for job in batch]), check_health=False)
+            for job in batch:
+                try:
+                    reply = await connection.read_response()
+                except theirs.NoScriptError:
+                    unknown.append(job)
+                    continue
+                except theirs.ReadOnlyError:
+                    raise  # a demoted primary: connect anew
+                except theirs.ResponseError as error:
+                    if not job.future.done():
+                        job.future.set_exception(translate(error, self.url, job.call.script if job.call else "command"))
+                    continue
+                if not job.future.done():
+                    job.future.set_result(reply)
+        if unknown:  # flushed or new server: these again, with their sources
+            for job in unknown:
+                assert job.call is not None
+                job.data = pack(job.call, "" if self._now_us is None else str(self._now_us()), whole=True)
+            await self._exchange(unknown)
+
+    async def _connect(self) -> AbstractConnection:
+        if self._pool is None:
+            self._pool = ConnectionPool.from_url(
+                self.url, decode_responses=True, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
+            )
+        connection: AbstractConnection = self._pool.make_connection()
+        await connection.connect()
+        self._connection = connection
+        return connection
+
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    def _fail(self, jobs: Sequence[_Job], error: Exception) -> None:
+        for job in jobs:
+            if not job.future.done():
+                job.future.set_exception(translate(error, self.url, job.call.script if job.call else "command"))
+
+    def _give_up(self, error: Exception) -> None:
+        now, kept = self._monotonic(), deque[_Job]()
+        for job in self._queue:
+            if job.future.done():
+                continue
+            if job.deadline <= now:
+                job.future.set_exception(StoreUnreachable(safe_url(self.url), str(error) or type(error).__name__))
+            else:
+                kept.append(job)
+        self._queue = kept

@@ -1,0 +1,110 @@
+-- Homes: where a run that is not terminal stands, and how it gets there and leaves.
+-- Twin: techrevati.store.twin.homes
+
+-- Tickets.  `sure` sends one although the account says enough are out: a dead worker may have held them.
+local function offer(a, sure)
+  if a.window > 0 and a.ready > 0 and (sure or a.out < min(a.ready, a.window)) then
+    a.out, a.dirty = a.out + 1, true
+    local template = call('HGET', K('tickets', a.role), 'template')
+    if template then
+      local id = PART .. '-' .. call('HINCRBY', K('tickets', a.role), 'n', 1)
+      call('LPUSH', FLEET .. '.role.' .. a.role, (string.gsub(template, '@TICKET@', id)))
+    else
+      WANTED[#WANTED + 1] = a.role
+    end
+  end
+end
+
+-- Ready, two levels.  A tenant stands in `ready:role` (or `capped:role`) exactly while it has ready runs;
+-- otherwise `fair:role` remembers its finish tag, for as long as that is ahead of V.
+local function ready_add(r, quiet)
+  local a = account(r.role)
+  if r.score == '' then put(r, 'score', f0(NOW - num(r.priority) * 30000000)) end
+  if num(r.maxa) > 1 and num(r.attempt) >= num(r.maxa) - 1 then
+    put(r, 'home', 'last', 'status', 'queued', 'why', '', 'until', '')
+    call('ZADD', K('last', r.role), r.score, r.id)
+  else
+    put(r, 'home', 'ready', 'status', 'queued', 'why', '', 'until', '')
+    local runs = K('ready', r.role .. ':' .. r.tenant)
+    call('ZADD', runs, r.score, r.id)
+    if call('ZCARD', runs) == 1 then
+      local finish = num(call('ZSCORE', K('fair', r.role), r.tenant))
+      if finish > 0 then call('ZREM', K('fair', r.role), r.tenant) end
+      call('ZADD', K('ready', r.role), fl(max(a.v, finish)), r.tenant)
+    end
+  end
+  if a.ready == 0 then a.since = NOW end
+  a.ready, a.dirty = a.ready + 1, true
+  if not quiet then offer(a) end
+end
+
+local function tenant_gone(a, tenant)
+  local tag = call('ZSCORE', K('ready', a.role), tenant) or call('ZSCORE', K('capped', a.role), tenant)
+  call('ZREM', K('ready', a.role), tenant)
+  if a.cap then call('ZREM', K('capped', a.role), tenant) end
+  if num(tag) > a.v then call('ZADD', K('fair', a.role), tag, tenant) end
+end
+
+-- Turns running now are counted where a cap was set, and only those claimed since.
+local function running(r, delta)
+  if not account(r.role).cap then return end
+  if delta < 0 and r.counted ~= '1' then return end
+  put(r, 'counted', delta > 0 and '1' or '')
+  local n = call('HINCRBY', K('running', r.role), r.tenant, delta)
+  if n <= 0 then call('HDEL', K('running', r.role), r.tenant) end
+  if delta < 0 then
+    local tag = call('ZSCORE', K('capped', r.role), r.tenant)
+    if tag then
+      call('ZREM', K('capped', r.role), r.tenant)
+      call('ZADD', K('ready', r.role), tag, r.tenant)
+      offer(account(r.role))
+    end
+  end
+end
+
+-- Stand in `due`: look again at `at` (us, or +inf), because of `why`.
+local function due_add(r, at, why)
+  put(r, 'home', 'due', 'status', 'waiting', 'why', why, 'until', at == math.huge and '' or f0(at))
+  call('ZADD', DUE, score(at), r.id)
+end
+
+local function leave(r)
+  if r.home == 'ready' then
+    local a, runs = account(r.role), K('ready', r.role .. ':' .. r.tenant)
+    call('ZREM', runs, r.id)
+    if call('ZCARD', runs) == 0 then tenant_gone(a, r.tenant) end
+    a.ready, a.dirty = a.ready - 1, true
+  elseif r.home == 'last' then
+    local a = account(r.role)
+    call('ZREM', K('last', r.role), r.id)
+    a.ready, a.dirty = a.ready - 1, true
+  elseif r.home == 'due' then
+    call('ZREM', DUE, r.id)
+    if r.token ~= '' then
+      put(r, 'token', '')
+      running(r, -1)
+    end
+  elseif r.home == 'routes' then
+    call('ZREM', ROUTES, r.id)
+  elseif r.home == 'line' then
+    call('LREM', K('line', tkey(r)), 1, r.id)
+  end
+end
+
+-- A run becomes the active one of its thread: what a rollback would return to is noted now.
+local function activate(r, quiet)
+  local t = thread_of(r)
+  put(t, 'active', r.id)
+  if t.ttl ~= '' then
+    put(t, 'ttl', '')
+    for _, kind in ipairs({ 'thread', 'msgs', 'ckpt' }) do call('PERSIST', K(kind, t.name)) end
+  end
+  put(r, 'v0', t.version, 'f0', t.full)
+  if num(r.next_at) > NOW then due_add(r, tonumber(r.next_at), 'start') else ready_add(r, quiet) end
+end
+
+-- Wake a coordinator: it places the handoffs of this partition.  Its list is bounded: an entry says only "look".
+local function ring_coordinator()
+  local bell = FLEET .. '.coordinator'
+  if call('LLEN', bell) < 1024 then call('LPUSH', bell, PART) end
+end

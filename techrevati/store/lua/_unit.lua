@@ -1,0 +1,138 @@
+-- Unit of work: names, clock, records.  Loads each record once, writes each once, at `reply`.
+-- Mirrors: techrevati.store.keys.PartitionKeys (names), techrevati.store.twin.unit (the rest)
+local TAG = string.sub(KEYS[1], 7)                  -- KEYS[1] is "clock:{fleet:p}"
+local FLEET, PART = string.match(TAG, '^{(.*):(%d+)}$')
+local DUE, ROUTES, DEADLINES = 'due:' .. TAG, 'routes:' .. TAG, 'deadlines:' .. TAG
+local MID = ':' .. TAG .. ':'
+local call, max, min = redis.call, math.max, math.min
+local NOW, RUN_TTL, THREAD_TTL                      -- us, ms, ms
+
+local function K(kind, id) return kind .. MID .. id end
+local function f0(n)                                -- `..` is exact to 14 digits, %.0f to 2^53
+  if n < 1e14 then return n .. '' end
+  return string.format('%.0f', n)
+end
+local function fl(n) return string.format('%.17g', n) end
+local function num(v) return tonumber(v) or 0 end
+
+-- Refuse an old caller, then read a clock that never falls (a failover may step the server's back).
+local function enter(proto, given)
+  local part = call('HMGET', KEYS[1], 'us', 'min', 'run_ttl', 'thread_ttl')
+  if part[2] and tonumber(proto) < tonumber(part[2]) then return { -10, {}, part[2] } end
+  local before = tonumber(part[1]) or 0
+  if given ~= '' then NOW = tonumber(given) else
+    local t = call('TIME')
+    NOW = t[1] * 1000000 + t[2]
+  end
+  if before > NOW then NOW = before end
+  RUN_TTL = tonumber(part[3]) or 604800000          -- 7 days
+  THREAD_TTL = tonumber(part[4]) or 2592000000      -- 30 days
+  if NOW >= before + 10000 then call('HSET', KEYS[1], 'us', f0(NOW)) end
+end
+
+-- "+5000000" is from now, "=17..." is absolute, "" is none; all in us.
+local function when(text)
+  local sign, rest = string.sub(text, 1, 1), string.sub(text, 2)
+  if sign == '+' then return NOW + tonumber(rest) end
+  if sign == '=' then return tonumber(rest) end
+end
+local function score(at) if at == math.huge then return '+inf' end return f0(at) end
+
+-- A record that is read when asked and written at `reply`.
+local function put(record, field, value, ...)
+  record[field] = value
+  local dirty = record.dirty
+  local n = #dirty
+  dirty[n + 1], dirty[n + 2] = field, value
+  if ... then return put(record, ...) end
+end
+
+-- Runs: what nearly every script needs is read at once, the rest when a script asks for it.
+local CORE = { 'tenant', 'thread', 'role', 'home', 'token', 'turn', 'seq', 'score', 'attempt', 'maxa', 'wakes',
+  'cancel', 'j' }
+local RUNS, ORDER = {}, {}
+local LAZY = { __index = function(r, field)
+  local v = call('HGET', K('run', r.id), field) or ''
+  rawset(r, field, v)
+  return v
+end }
+local EMPTY = { __index = function() return '' end }
+local function run_of(id)
+  local r = RUNS[id]
+  if r ~= nil then return r or nil end
+  local v = call('HMGET', K('run', id), unpack(CORE))
+  if not v[1] then
+    RUNS[id] = false
+    return nil
+  end
+  r = { id = id, dirty = {}, woken = false }
+  for i = 1, #CORE do r[CORE[i]] = v[i] or '' end
+  setmetatable(r, LAZY)
+  RUNS[id], ORDER[#ORDER + 1] = r, r
+  return r
+end
+local function run_new(id)
+  local r = setmetatable({ id = id, dirty = {}, woken = false }, EMPTY)
+  RUNS[id], ORDER[#ORDER + 1] = r, r
+  return r
+end
+local function terminal(r) return r.home == '' end
+
+-- Threads.
+local HEAD = { 'version', 'commit', 'fence', 'active', 'n', 'spans', 'bytes', 'worker', 'full', 'since', 'ttl' }
+local THREADS = {}
+local function tkey(r) return r.tenant .. ':' .. r.thread end
+local function thread_of(r)
+  local name = tkey(r)
+  local t = THREADS[name]
+  if t then return t end
+  local v = call('HMGET', K('thread', name), unpack(HEAD))
+  t = { name = name, dirty = {} }
+  for i = 1, #HEAD do t[HEAD[i]] = v[i] or '' end
+  THREADS[name] = t
+  return t
+end
+
+-- Role accounts.
+local ACCOUNTS = {}
+local function account(role)
+  local a = ACCOUNTS[role]
+  if a then return a end
+  local v = call('HMGET', K('tickets', role), 'out', 'ready', 'window', 'v', 'patience', 'since', 'cap')
+  a = { role = role, out = num(v[1]), ready = num(v[2]), window = num(v[3]), v = num(v[4]),
+    patience = num(v[5]), since = num(v[6]), cap = v[7] and tonumber(v[7]) }
+  if not v[2] then call('SADD', 'roles:' .. TAG, role) end
+  ACCOUNTS[role] = a
+  return a
+end
+
+-- One durable event of a run; `by` is the claim that wrote it, '-' for anyone else.
+local function event(r, by, kind, ...)
+  put(r, 'seq', f0(num(r.seq) + 1))
+  r.woken = true
+  call('XADD', K('events', r.id), 'MAXLEN', '~', 10000, r.seq .. '-0', 'type', kind, 'at', f0(NOW), 'c', by, ...)
+end
+local function by_of(token) return string.sub(token, -8) end
+
+-- Write what changed, wake who listens, answer {code, roles that want a ticket sent, ...}.
+local WANTED = {}
+local function flush(kind, record, name)
+  if #record.dirty > 0 then
+    call('HSET', K(kind, name), unpack(record.dirty))
+    record.dirty = {}
+  end
+end
+local function reply(code, ...)
+  for _, r in ipairs(ORDER) do
+    flush('run', r, r.id)
+    if r.woken then call('PUBLISH', K('wake', r.id), r.seq) end
+  end
+  for _, t in pairs(THREADS) do flush('thread', t, t.name) end
+  for _, a in pairs(ACCOUNTS) do
+    if a.dirty then
+      call('HSET', K('tickets', a.role), 'out', f0(a.out), 'ready', f0(a.ready), 'v', fl(a.v),
+        'patience', f0(a.patience), 'since', f0(a.since))
+    end
+  end
+  return { code, WANTED, ... }
+end

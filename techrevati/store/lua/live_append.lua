@@ -1,0 +1,28 @@
+-- live_append: add deltas that may be dropped, but never misplaced, behind the last durable event.
+-- Twin: techrevati.store.twin.scripts.live_append
+-- include: _unit
+--
+-- KEYS[1]  clock      the partition
+-- ARGV[1]  protocol
+-- ARGV[2]  now        us; '' reads the server's clock
+-- ARGV[3]  run id
+-- ARGV[4]  token
+-- ARGV[5]  cap        entries kept, about
+-- ARGV[6]  ttl        ms
+-- ARGV[7...] type, JSON
+-- returns  {1, _, seq, last n} or {-1, _, current token}, {-4} run gone
+local refused = enter(ARGV[1], ARGV[2])
+if refused then return refused end
+local r, token = run_of(ARGV[3]), ARGV[4]
+if not r then return { -4, {} } end
+if r.token ~= token then return { -1, {}, r.token } end
+local n = r.lseq == r.seq and num(r.ln) or 0
+for i = 7, #ARGV, 2 do
+  n = n + 1
+  call('XADD', K('live', r.id), 'MAXLEN', '~', ARGV[5], r.seq .. '-' .. f0(n), 'type', ARGV[i], 'at', f0(NOW),
+    'c', by_of(token), 'attempt', f0(num(r.attempt) + 1), 'data', ARGV[i + 1])
+end
+call('PEXPIRE', K('live', r.id), ARGV[6])
+put(r, 'lseq', r.seq, 'ln', f0(n))
+r.woken = true
+return reply(1, r.seq, f0(n))

@@ -1,0 +1,113 @@
+-- run_start: create a run (and its thread), or return what the idempotency key already made.
+-- Twin: techrevati.store.twin.scripts.run_start
+-- include: _unit _homes _finish
+--
+-- KEYS[1]  clock      the partition
+-- ARGV[1]  protocol
+-- ARGV[2]  now        us; '' reads the server's clock
+-- ARGV[3]  run id     made by the client; sent again, it gets the same answer
+-- ARGV[4]  tenant
+-- ARGV[5]  thread
+-- ARGV[6]  role
+-- ARGV[7]  agent
+-- ARGV[8]  on busy    reject | enqueue | interrupt | rollback
+-- ARGV[9]  messages   1: carries user messages, so it ends a suspended run
+-- ARGV[10] idem       digest of scope and key, or ''
+-- ARGV[11] payload    digest of what is started
+-- ARGV[12] begin      "+us", "=us" or '' (at once)
+-- ARGV[13] deadline   "+us", "=us" or ''
+-- ARGV[14] priority
+-- ARGV[15] attempts   expiries of one turn before the run is dead
+-- ARGV[16] parent     run id of the agent that starts this one, or ''
+-- ARGV[17] line max   runs that may wait behind the active one
+-- ARGV[18...] field, value, ...   kept with the run: input, meta, trace, project
+-- returns  {1 made | 0 was there, wanted, run id, thread}
+--          {-2, _, run id} key used for something else, {-3, _, active} busy, {-4} parent gone or ended,
+--          {-5, _, n} line full, {-6} parent has 128 children
+local refused = enter(ARGV[1], ARGV[2])
+if refused then return refused end
+local id, policy, idem, digest, parent_id = ARGV[3], ARGV[8], ARGV[10], ARGV[11], ARGV[16]
+
+local known = idem ~= '' and call('GET', K('idem', idem))
+if known then
+  local first, made_of = string.match(known, '^(%S+) (.*)$')
+  if made_of ~= digest then return { -2, {}, first } end
+  return { 0, {}, first, call('HGET', K('run', first), 'thread') or '' }
+end
+if call('EXISTS', K('run', id)) == 1 then return { 0, {}, id, ARGV[5] } end
+if parent_id ~= '' then
+  local parent = run_of(parent_id)
+  if not parent or terminal(parent) then return { -4, {} } end
+  if call('SCARD', K('kids', parent_id)) >= 128 then return { -6, {} } end
+end
+
+local r = run_new(id)
+r.tenant, r.thread = ARGV[4], ARGV[5]
+local t = thread_of(r)
+local active = t.active ~= '' and run_of(t.active)
+local waits = active and active.home == 'due' and active.token == '' and active.why == 'decision' and ARGV[9] == '1'
+if active and policy == 'reject' then return { -3, {}, active.id } end
+local length = call('LLEN', K('line', t.name))
+if active and policy == 'enqueue' and not (waits and length == 0) and length >= tonumber(ARGV[17]) then
+  return { -5, {}, length }
+end
+
+if t.version == '' then
+  put(t, 'version', '0', 'n', '0', 'spans', '0:', 'bytes', '0', 'full', '0', 'since', '0', 'fence', '0',
+    'tenant', r.tenant, 'id', r.thread, 'created', f0(NOW))
+end
+put(r, 'tenant', r.tenant, 'thread', r.thread, 'role', ARGV[6], 'agent', ARGV[7], 'turn', '1', 'attempt', '0',
+  'fails', '0', 'hops', '0', 'seq', '0', 'wakes', '0', 'priority', ARGV[14], 'maxa', ARGV[15], 'parent', parent_id,
+  'idem', idem, 'created', f0(NOW), 'token', '', 'next_at', '')
+for i = 18, #ARGV, 2 do put(r, ARGV[i], ARGV[i + 1]) end
+local begin, deadline = when(ARGV[12]), when(ARGV[13])
+if begin then put(r, 'next_at', f0(begin)) end
+if deadline then
+  put(r, 'deadline', f0(deadline))
+  call('ZADD', DEADLINES, f0(deadline), id)
+end
+call('ZADD', 'runs:' .. TAG, f0(NOW), id)
+if idem ~= '' then call('SET', K('idem', idem), id .. ' ' .. digest) end
+if parent_id ~= '' then call('SADD', K('kids', parent_id), id) end
+event(r, '-', 'run.queued', 'role', r.role, 'agent', r.agent)
+
+if active and (policy == 'interrupt' or policy == 'rollback') then
+  local before, back_full = active.v0, active.f0
+  for _, other in ipairs(call('LRANGE', K('line', t.name), 0, -1)) do
+    local behind = run_of(other)
+    if behind then finish(behind, 'superseded', '-', 'reason', policy .. ' by ' .. id) end
+  end
+  revoke(active, 'superseded', 'reason', policy .. ' by ' .. id)
+  if policy == 'rollback' and num(t.version) > num(before) then
+    -- Versions only grow: a new one that says "state of `before`".
+    local n, spans, commit = '0', '0:', 'r' .. id
+    local old = num(before) > 0 and call('XRANGE', K('ckpt', t.name), before .. '-0', before .. '-0')[1]
+    if old then
+      local fields = {}
+      for i = 1, #old[2], 2 do fields[old[2][i]] = old[2][i + 1] end
+      n, spans = fields.n, fields.s
+    end
+    local version = f0(num(t.version) + 1)
+    local view = string.gsub(spans, '%d+:$', function(open)
+      if open == n .. ':' then return '' end        -- an empty last span is dropped
+      return open .. n .. ','
+    end)
+    view = view .. t.n .. ':'
+    call('XADD', K('ckpt', t.name), version .. '-0', 'c', commit, 'p', t.commit, 'n', t.n, 's', view, 'r', id,
+      'b', before, 'bf', back_full)
+    put(t, 'version', version, 'commit', commit, 'spans', view, 'full', version, 'since', '0', 'worker', '')
+  end
+  activate(r)
+elseif waits then
+  finish(active, 'superseded', '-', 'reason', 'a new message by ' .. id)
+  if t.active == '' then activate(r) else
+    put(r, 'home', 'line', 'status', 'queued')
+    call('RPUSH', K('line', t.name), id)
+  end
+elseif active then
+  put(r, 'home', 'line', 'status', 'queued')
+  call('RPUSH', K('line', t.name), id)
+else
+  activate(r)
+end
+return reply(1, id, r.thread)

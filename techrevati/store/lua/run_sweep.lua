@@ -1,0 +1,120 @@
+-- run_sweep: look again at what is due, keep the ticket accounts true, forget what is past its retention.
+-- Twin: techrevati.store.twin.scripts.run_sweep
+-- include: _unit _homes _finish
+--
+-- KEYS[1]  clock      the partition
+-- ARGV[1]  protocol
+-- ARGV[2]  now        us; '' reads the server's clock
+-- ARGV[3]  limit      members of each index to look at, <= 128
+-- ARGV[4]  expire     0: leave leases alone (Redis was lost a moment ago; their holders need time to renew)
+-- ARGV[5]  patience   us without a claim, with work ready, before the account is reset; doubles to 30 s
+-- returns  {1, wanted, moved, next look at us or '' , expired leases, dead}
+local refused = enter(ARGV[1], ARGV[2])
+if refused then return refused end
+local limit, moved, expired, dead = tonumber(ARGV[3]), 0, 0, 0
+
+local function expire(r)
+  expired = expired + 1
+  local role, turn = r.role, r.turn
+  if r.cancel ~= '' then return revoke(r, 'cancelled', 'reason', r.cancel) end
+  leave(r)
+  put(r, 'attempt', f0(num(r.attempt) + 1))
+  event(r, '-', 'turn.expired', 'turn', turn, 'role', role, 'attempt', r.attempt, 'worker', r.worker)
+  if num(r.attempt) >= num(r.maxa) then
+    dead = dead + 1
+    finish(r, 'dead', '-', 'error', '{"type":"WorkerDied","message":"turn ' .. turn .. ' lost its worker ' ..
+      r.attempt .. ' times","attempts":' .. r.attempt .. '}')
+  else
+    ready_add(r, true)
+    offer(account(role), true)
+  end
+end
+
+local function decide_expired(r)
+  local calls = call('HGETALL', K('calls', r.id))
+  local left = math.huge
+  for i = 1, #calls, 2 do
+    local id = string.match(calls[i], '^exp:(.*)$')
+    if id and not call('HGET', K('decided', r.id), id) then
+      local at, json = string.match(calls[i + 1], '^(%S+) (.*)$')
+      if tonumber(at) <= NOW then
+        call('HSET', K('decided', r.id), id, 'expired:' .. id)
+        event(r, '-', 'call.decided', 'call_id', id, 'expired', '1')
+        inbox_add(r, 'expired:' .. id, 'decision', json)
+      else
+        left = math.min(left, tonumber(at))
+      end
+    end
+  end
+  if r.home == 'due' then
+    leave(r)
+    due_add(r, left, 'decision')
+  end
+end
+
+for _, id in ipairs(call('ZRANGEBYSCORE', DUE, '-inf', f0(NOW), 'LIMIT', 0, limit)) do
+  local r = run_of(id)
+  if not r then call('ZREM', DUE, id)
+  elseif r.home == 'due' then                       -- a sibling's end may have moved it in this very call
+    if r.token ~= '' then
+      if ARGV[4] == '1' or r.cancel ~= '' then
+        moved = moved + 1
+        expire(r)
+      end
+    else
+      moved = moved + 1
+      if r.why == 'decision' then decide_expired(r)
+      elseif r.why == 'route' then
+        leave(r)
+        put(r, 'home', 'routes', 'status', 'waiting', 'why', 'handoff')
+        call('ZADD', ROUTES, f0(NOW), id)
+        ring_coordinator()
+      else
+        leave(r)
+        ready_add(r)
+      end
+    end
+  end
+end
+
+for _, id in ipairs(call('ZRANGEBYSCORE', DEADLINES, '-inf', f0(NOW), 'LIMIT', 0, limit)) do
+  local r = run_of(id)
+  if r and not terminal(r) then
+    moved = moved + 1
+    revoke(r, 'failed', 'error', '{"type":"DeadlineExceeded","message":"the deadline passed"}')
+  end
+  call('ZREM', DEADLINES, id)
+end
+
+for _, id in ipairs(call('ZRANGEBYSCORE', 'ended:' .. TAG, '-inf', f0(NOW), 'LIMIT', 0, limit)) do
+  call('ZREM', 'ended:' .. TAG, id)
+  call('ZREM', 'runs:' .. TAG, id)
+end
+
+local roles = call('SMEMBERS', 'roles:' .. TAG)
+table.sort(roles)
+for _, role in ipairs(roles) do
+  local a, places = account(role), 0
+  local pool = call('HGETALL', K('pool', role))
+  for i = 1, #pool, 2 do
+    local n, expires = string.match(pool[i + 1], '^(%d+):(%d+)$')
+    if tonumber(expires) <= NOW then call('HDEL', K('pool', role), pool[i]) else places = places + tonumber(n) end
+  end
+  local window = places > 0 and math.max(4, 2 * places) or 0
+  if window ~= a.window then
+    a.window = window
+    call('HSET', K('tickets', role), 'window', f0(window))
+  end
+  local patience = a.patience > 0 and a.patience or tonumber(ARGV[5])
+  if a.ready > 0 and NOW - a.since >= patience then
+    a.out, a.since, a.patience, a.dirty = 0, NOW, math.min(patience * 2, 30000000), true
+  end
+  if a.window > 0 then
+    for _ = 1, math.min(a.ready, a.window, limit) - a.out do offer(a) end
+  end
+end
+
+local head = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
+local first = call('ZRANGE', DEADLINES, 0, 0, 'WITHSCORES')
+local look = math.min(tonumber(head[2] or 'inf') or math.huge, tonumber(first[2] or 'inf') or math.huge)
+return reply(1, moved, look == math.huge and '' or f0(look), expired, dead)

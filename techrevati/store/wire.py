@@ -1,0 +1,58 @@
+"""What both clients share: bytes on the wire, and what a Redis error means to us."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+from urllib.parse import urlsplit, urlunsplit
+
+import hiredis
+from redis import exceptions as theirs
+
+from techrevati.runtime.errors import TechrevatiError
+from techrevati.store.calls import Arg, Call
+from techrevati.store.errors import ScriptFault, StoreDenied, StoreUnfit, StoreUnreachable
+from techrevati.store.scripts import PROTOCOL, script
+
+Ring = Callable[[int, list[str]], None]
+"""Called with a partition and the roles that want a ticket sent by hand (broker is not the store)."""
+
+_pack = cast(Callable[[tuple[Arg, ...]], bytes], hiredis.pack_command)
+
+RETRIABLE = (theirs.ConnectionError, theirs.TimeoutError, theirs.BusyLoadingError, theirs.ReadOnlyError)
+
+
+def pack(call: Call[Any], now: str, *, whole: bool = False) -> bytes:
+    """Give one script call as bytes: by digest, or with its source for a server that does not know it."""
+    lua = script(call.script)
+    verb, what = ("EVAL", lua.source) if whole else ("EVALSHA", lua.sha)
+    return _pack((verb, what, "1", call.keys.clock, PROTOCOL, now, *call.args))
+
+
+def pack_command(args: Sequence[Arg]) -> bytes:
+    return _pack(tuple(args))
+
+
+def safe_url(url: str) -> str:
+    """Give a URL that may be shown: without its password."""
+    parts = urlsplit(url)
+    if parts.password is None:
+        return url
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username or ''}:***@{host}"))
+
+
+def translate(error: Exception, url: str, what: str = "command") -> TechrevatiError:
+    """Say a redis-py error in this project's words."""
+    shown = safe_url(url)
+    if isinstance(error, theirs.AuthenticationError | theirs.AuthorizationError | theirs.NoPermissionError):
+        return StoreDenied(shown, str(error))
+    if isinstance(error, theirs.OutOfMemoryError):
+        return StoreUnfit(f"Redis at {shown} is out of memory", "raise maxmemory or shorten the retention")
+    if isinstance(error, RETRIABLE | OSError):
+        return StoreUnreachable(shown, str(error) or type(error).__name__)
+    return ScriptFault(what, str(error))
+
+
+def rung(call: Call[Any], reply: Any, ring: Ring | None) -> None:
+    """Hand on the wish for tickets that a script could not send itself."""
+    if ring is not None and reply[1]:
+        ring(call.keys.partition, list(reply[1]))
