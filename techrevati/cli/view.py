@@ -89,7 +89,7 @@ def _roles(state: ProgressState, now: float) -> Table:
         header_style="dim",
     )
     for view in state.roles:
-        breaker = state.gates.get(view.model, "closed") if view.model else ""
+        breaker = _breaker(state, view.model)
         under_way = max(0.0, now - view.since) if view.since is not None else 0.0
         table.add_row(
             Text(clean(view.role), style="bold" if view.role == state.role and not state.is_over else ""),
@@ -103,6 +103,12 @@ def _roles(state: ProgressState, now: float) -> Table:
             duration(view.seconds + under_way),
         )
     return table
+
+
+def _breaker(state: ProgressState, model: str) -> str:
+    """Give the breaker of a model's gate, whose name may carry the provider; closed until it says otherwise."""
+    known = (breaker for gate, breaker in state.gates.items() if gate.rpartition(":")[2] == model.rpartition(":")[2])
+    return next(known, "closed") if model else ""
 
 
 def _doing(view: RoleView, now: float) -> Text:

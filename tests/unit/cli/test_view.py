@@ -78,6 +78,11 @@ def test_a_handoff_under_way_is_marked() -> None:
     assert any("writer ⇢ editor?" in line for line in drawn(render(state, NOW)))
 
 
+def test_a_breaker_is_found_when_its_gate_carries_the_provider() -> None:
+    state = replace(STATE, gates={"openai:gpt-5-mini": "open"}, roles=(replace(WRITER, model="gpt-5-mini"),))
+    assert any(line.startswith("writer") and " open " in line for line in drawn(render(state, NOW)))
+
+
 def test_a_wait_counts_down() -> None:
     waiting = replace(WRITER, state=RoleState.WAITING, why="transient: slow", until=NOW + 2.0, since=None)
     state = replace(STATE, roles=(waiting,))
