@@ -116,7 +116,9 @@ def give_up(worker: Any, grace: float) -> None:
     worker.pool.begin_drain()
     state.should_stop = EX_SOFTWARE
     worker.hub.call_soon(lambda: None)
-    threading.Timer(grace, _exit_now).start()
+    last_resort = threading.Timer(grace, _exit_now)
+    last_resort.daemon = True
+    last_resort.start()
 
 
 def _exit_now() -> None:
@@ -129,14 +131,24 @@ class QueueDepth:
 
     def __init__(self, app: Any) -> None:
         self._app = app
+        self._connection: Any = None
 
     def __call__(self) -> int:
-        total = 0
-        with self._app.connection_for_write() as connection, connection.channel() as channel:
-            for queue in self._app.amqp.queues.consume_from.values():
-                with contextlib.suppress(connection.channel_errors):
-                    total += int(channel.queue_declare(queue.name, passive=True).message_count)
-        return total
+        if self._connection is None:
+            self._connection = self._app.connection_for_write()
+        try:
+            return sum(self._length(queue.name) for queue in self._app.amqp.queues.consume_from.values())
+        except BaseException:
+            connection, self._connection = self._connection, None
+            with contextlib.suppress(Exception):
+                connection.close()
+            raise
+
+    def _length(self, queue: str) -> int:
+        try:
+            return int(self._connection.default_channel.queue_declare(queue, passive=True).message_count)
+        except self._connection.channel_errors:  # on Redis an empty list does not exist
+            return 0
 
 
 class FreePlaces(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped

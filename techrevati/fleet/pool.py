@@ -18,7 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Protocol
 
 from celery.concurrency.base import BasePool
@@ -27,6 +27,7 @@ from celery.worker import state as worker_state
 from kombu.serialization import loads, prepare_accept_content
 
 from techrevati.fleet.doorbell import Doorbell
+from techrevati.fleet.sync_threads import SyncThreads
 from techrevati.fleet.tracer import Call, Interrupt, Outcome, TicketContext, failure, run
 from techrevati.runtime.errors import TechrevatiError
 
@@ -90,6 +91,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery is untyped
     body_can_be_buffer = True
     signal_safe = False  # its shutdown waits, which no signal handler may
     task_join_will_block = False
+    limit: int
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -114,18 +116,26 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery is untyped
     @property
     def free(self) -> int:
         """Tickets that could start now; 0 once the pool drains."""
-        return 0 if self.draining else max(0, int(self.limit) - len(self._jobs))
+        return 0 if self.draining else max(0, self.limit - len(self._jobs))
 
     def begin_drain(self) -> None:
         """Tell long tickets to claim nothing more; any thread, a signal handler too, any number of times."""
         self.draining = True
 
+    def grow(self, places: int = 1) -> None:
+        """Add places; ``celery control pool_grow``."""
+        self.limit += places
+
+    def shrink(self, places: int = 1) -> None:
+        """Take places away; tasks in flight keep theirs."""
+        self.limit = max(1, self.limit - places)
+
     # -- lifecycle, on the main thread
 
     def on_start(self) -> None:
         self._accept = prepare_accept_content(self.app.conf.accept_content)
-        threads = getattr(self.app, "techrevati_sync_threads", None) or min(int(self.limit), 32)
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="techrevati-sync")
+        threads = getattr(self.app, "techrevati_sync_threads", None) or min(self.limit, 32)
+        self._threads = SyncThreads(threads, name="techrevati-sync")
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run_loop, name="techrevati-loop", daemon=True)
         self._thread.start()
@@ -184,11 +194,11 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery is untyped
                 log.exception("%s did not stop cleanly", type(self._service).__name__)
         self._stop_loop()
         self._drain()
+        self._bell.ring()  # a signal handler may have run us inside a `wait` further up the stack
 
     def _stop_loop(self) -> None:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(COLD_GRACE)
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     def _on_loop(self, work: Coroutine[Any, Any, None], timeout: float) -> None:
         asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
@@ -247,7 +257,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery is untyped
         job = Job(next(self._ids), self, callback, None)
         self._jobs[job.pid] = job
         self.last_apply = time.monotonic()
-        self._threads.submit(self._run_plain, job, target, args, kwargs, on_accepted)
+        self._threads.submit(partial(self._run_plain, job, target, args, kwargs, on_accepted))
         return job
 
     def terminate_job(self, pid: int, signal: int | None = None) -> None:
@@ -277,6 +287,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery is untyped
         asyncio.set_event_loop(self.loop)
         try:
             self.loop.run_forever()
+            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
         finally:
             self.loop.close()
 

@@ -18,6 +18,7 @@ from weakref import ref
 
 from celery import signals
 from celery.exceptions import InvalidTaskError, TaskRevokedError
+from celery.utils.time import maybe_iso8601, maybe_make_aware
 from celery.worker import state
 from celery.worker.request import Request
 from celery.worker.strategy import default
@@ -39,7 +40,7 @@ def _decoded(body: bytes) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, An
     # Tickets of one (role, partition) share their body to the byte.  Arguments are passed on as
     # * and **, so the cached containers are never handed out.
     args, kwargs, embed = decode(body)
-    return tuple(args), kwargs, embed or {}
+    return tuple(args), kwargs, {name: value for name, value in (embed or {}).items() if value}
 
 
 class AsyncRequest(Request):  # type: ignore[misc]  # celery is untyped
@@ -61,8 +62,6 @@ class AsyncRequest(Request):  # type: ignore[misc]  # celery is untyped
             self.time_limits = limits
 
     def _read_expiry(self, expires: str) -> None:
-        from celery.utils.time import maybe_iso8601, maybe_make_aware
-
         try:
             self._expires = maybe_make_aware(maybe_iso8601(expires), self.tzlocal)
         except (AttributeError, ValueError, TypeError) as error:
@@ -167,17 +166,20 @@ def ticket_strategy(task: Any, app: Any, consumer: Any) -> Any:
     revoked, handle = consumer.controller.state.revoked, consumer.on_task_request
     limited, bucket_of = not consumer.disable_rate_limits, consumer.task_buckets.__getitem__
     received, reserve = signals.task_received, state.reserved_requests.add
-    json_only = {"application/json"}
+    pool, connection_errors = consumer.pool, consumer.connection_errors
     accept = consumer.task_consumer.accept if consumer.task_consumer else None
     info = log.isEnabledFor(logging.INFO)
 
     def on_message(message: Any, payload: Any, ack: Any, reject: Any, callbacks: Any) -> None:
         headers = message.headers
-        if message.content_type in json_only:
+        if pool.draining:  # fetched while the worker was told to go: for somebody else
+            message.reject_log_error(log, connection_errors, requeue=True)
+            return
+        if message.content_type == "application/json":
             args, kwargs, embed = _decoded(bytes(message.body))
         else:
             args, kwargs, embed = loads(message.body, message.content_type, message.content_encoding, accept=accept)
-        if name := refused(embed) or refused(headers):
+        if name := (embed and refused(embed)) or refused(headers):
             # Celery logs the reason with the message, and rejects it.
             raise InvalidTaskError(str(CanvasRefused(task.name, name)))
         request = request_class(message, headers, tuple(args), kwargs)

@@ -176,7 +176,7 @@ class StallWatchdog(_Watchdog):
         limits: WatchdogLimits,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        super().__init__("techrevati-stall-watchdog", max(0.1, min(1.0, limits.stall_after / 4)))
+        super().__init__("techrevati-stall-watchdog", max(0.1, min(2.5, limits.stall_after / 4)))
         self._ready, self._free_places, self._last_ticket = ready, free_places, last_ticket
         self._restart, self._give_up, self._limits, self._clock = restart, give_up, limits, clock
         self._restarts, self._acted_at = 0, clock()

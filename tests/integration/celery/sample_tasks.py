@@ -102,6 +102,8 @@ class Plain(celery.Task):  # type: ignore[misc]  # celery is untyped
 
     def run(self, label: str) -> None:
         tell(self, f"plain {label} on {threading.current_thread().name}")
+        if label == "hang":
+            time.sleep(60)
 
 
 def register(app: FleetCelery, url: str) -> FleetCelery:

@@ -57,7 +57,7 @@ def test_limits_failures_and_refusals(start_worker: StartWorker) -> None:
     # Revoke: cancelled at once.
     task_id = worker.send("sample.nap", "revoked", 30)
     worker.wait_told("start revoked")
-    inspect = worker.app.control.inspect(timeout=2)
+    inspect = worker.app.control.inspect(timeout=2, limit=1)
     (active,) = inspect.active().values()
     assert [(task["id"], task["args"]) for task in active] == [(task_id, ["revoked", 30])]
     worker.app.control.revoke(task_id, terminate=True)
@@ -65,7 +65,7 @@ def test_limits_failures_and_refusals(start_worker: StartWorker) -> None:
     (stats,) = inspect.stats().values()
     assert stats["total"] == {"sample.fail": 1, "sample.nap": 2, "sample.stubborn": 1}
     # Revoked before it came.
-    worker.app.control.revoke("never", reply=True, timeout=2)
+    worker.app.control.revoke("never", reply=True, timeout=2, limit=1)
     worker.send("sample.nap", "never", 30, task_id="never")
     worker.wait_log("Discarding revoked task: sample.nap[never]")
     # Canvas by the back door.
