@@ -4,7 +4,7 @@
 
 All keys of one partition share a hash tag, so one script may move a whole thread, its runs and its
 children.  Scripts are given the partition's clock key and build the other names with the functions
-of ``lua/_keys.lua``; `PartitionKeys` is the same table for Python, and a test holds the two together.
+of ``lua/_unit.lua``; `PartitionKeys` is the same table for Python, and a test holds the two together.
 """
 
 import binascii
@@ -78,7 +78,7 @@ def partition_of(tenant: str, name: str, partitions: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class PartitionKeys:
-    """The key names of one partition; the mirror of ``lua/_keys.lua``."""
+    """The key names of one partition; the mirror of ``lua/_unit.lua``."""
 
     fleet: str
     partition: int
@@ -168,6 +168,10 @@ class PartitionKeys:
     def calls(self, run_id: str) -> str:
         """Hash: suspended calls of a run and what was decided."""
         return f"calls:{self.tag}:{run_id}"
+
+    def decided(self, run_id: str) -> str:
+        """Hash: what came from outside and counts once: calls decided, entries put."""
+        return f"decided:{self.tag}:{run_id}"
 
     def kids(self, run_id: str) -> str:
         return f"kids:{self.tag}:{run_id}"
