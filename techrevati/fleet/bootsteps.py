@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 from celery import bootsteps, signals
@@ -82,7 +83,7 @@ class WatchConsumer(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is
         if not isinstance(pool, TaskPool) or worker.hub is None or limits.stall_after <= 0:
             return
         self.watchdog = StallWatchdog(
-            ready=app.techrevati_ready_count or QueueDepth(app),
+            ready=waiting_work(app.techrevati_ready_count, QueueDepth(app)),
             free_places=lambda: pool.free,
             last_ticket=lambda: pool.last_apply,
             restart=lambda said: restart_consumer(worker.hub, said),
@@ -124,6 +125,19 @@ def give_up(worker: Any, grace: float) -> None:
 def _exit_now() -> None:
     log.critical("worker did not stop in time: exit %d", EX_SOFTWARE)
     os._exit(EX_SOFTWARE)
+
+
+def waiting_work(store: Callable[[], int] | None, broker: Callable[[], int]) -> Callable[[], int]:
+    """Count the work a restarted consumer would get: tickets at the broker, for runs that are ready.
+
+    Ready runs alone are no proof: their tickets may be lost, or held back by a tenant's cap, and a
+    restart would help neither.  The broker is asked last, as it costs a round trip.
+    """
+
+    def count() -> int:
+        return 0 if store is not None and store() <= 0 else broker()
+
+    return count
 
 
 class QueueDepth:

@@ -32,7 +32,8 @@ class FleetCelery(celery.Celery):  # type: ignore[misc]  # celery is untyped
     #: Serves one ticket, on the asyncio pool and on prefork or threads.
     techrevati_serve: Serve | None = None
     techrevati_serve_sync: ServeSync | None = None
-    #: Work that waits for this worker's role; None asks the broker how long the queue is.
+    #: Runs that wait for this worker's role, from memory if need be: 0 spares the stall watchdog
+    #: its question to the broker.
     techrevati_ready_count: Callable[[], int] | None = None
     techrevati_watchdogs: WatchdogLimits = WatchdogLimits()
     techrevati_sync_threads: int = 32

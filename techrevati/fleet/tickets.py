@@ -7,13 +7,16 @@ send_ticket      ─▶ apply_async                                      (any ot
 # mypy: disallow-untyped-calls=False
 # kombu says it is typed, and most of its functions are not.
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.transport import redis as redis_transport
+from kombu.utils.json import dumps, loads
+from opentelemetry import context, trace
 
 from techrevati.fleet.async_task import AsyncTask
 from techrevati.runtime.errors import TechrevatiError
@@ -144,21 +147,44 @@ def capture_template(app: Any, role: str, partition: int) -> TicketTemplate:
     connection = Connection(transport=_CaptureTransport, transport_options=options)
     producer = app.amqp.Producer(connection, auto_declare=False)
     task = app.tasks[TASK]
-    task.apply_async(
-        (role, partition),
-        task_id=PLACEHOLDER,
-        producer=producer,
-        queue=role_queue(app.main, role),
-        declare=[],
-        retry=False,
-    )
+    with _untraced():
+        task.apply_async(
+            (role, partition),
+            task_id=PLACEHOLDER,
+            producer=producer,
+            queue=role_queue(app.main, role),
+            declare=[],
+            retry=False,
+        )
     pushed = connection.transport.recorder.pushed
     if len(pushed) != 1:
         raise BadTemplate(f"kombu pushed {len(pushed)} messages for one ticket")
     ((queue, message),) = pushed
     if PLACEHOLDER not in message:
         raise BadTemplate("the id is not plain text in the message")
-    return TicketTemplate(queue, message)
+    return TicketTemplate(queue, _without_extra_headers(message, task.extra_headers))
+
+
+@contextmanager
+def _untraced() -> Iterator[None]:
+    """Keep an instrumented publish from starting a trace: nothing is sent here."""
+    unsampled = trace.SpanContext(1, 1, is_remote=False, trace_flags=trace.TraceFlags(trace.TraceFlags.DEFAULT))
+    token = context.attach(trace.set_span_in_context(trace.NonRecordingSpan(unsampled)))
+    try:
+        yield
+    finally:
+        context.detach(token)
+
+
+def _without_extra_headers(message: str, own: Mapping[str, Any]) -> str:
+    # What a signal receiver added belongs to one publish (a trace context), not to every ticket.
+    fields = loads(message)
+    headers = fields["headers"]
+    extra = headers.keys() - {"lang", "task", "id", *own}
+    if not extra:
+        return message
+    fields["headers"] = {name: value for name, value in headers.items() if name not in extra}
+    return str(dumps(fields))
 
 
 def send_ticket(app: Any, role: str, partition: int, *, ticket_id: str | None = None) -> None:

@@ -43,8 +43,6 @@ def serve_sync(role: str, partition: int, draining: Callable[[], bool]) -> None:
     app.recorder.tell(f"served {role} {partition} synchronously")
 
 
-if number("READY", 0):  # a store that promises work which never comes
-    app.techrevati_ready_count = lambda: 1
 app.techrevati_serve, app.techrevati_serve_sync = serve, serve_sync
 
 
@@ -57,7 +55,7 @@ class DeafAfter(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is unt
     def start(self, consumer: Any) -> None:
         if DeafAfter.left > 0:
             DeafAfter.left -= 1
-            consumer.timer.call_after(0.3, self._go_deaf, (consumer,))
+            consumer.timer.call_after(0, self._go_deaf, (consumer,))
 
     def _go_deaf(self, consumer: Any) -> None:
         consumer.task_consumer.cancel()

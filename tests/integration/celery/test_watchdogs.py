@@ -51,10 +51,12 @@ def test_deaf_consumer_is_restarted_and_says_so(start_worker: StartWorker) -> No
 
 
 def test_stall_that_restarts_do_not_cure_ends_the_process(start_worker: StartWorker) -> None:
-    worker = start_worker(ready=1, stall=0.5)
+    worker = start_worker(deaf=100, stall=0.5)
+    send_ticket(worker.app, "writer", 1)
     assert worker.wait_exit(30) == EX_SOFTWARE
     assert worker.log().count("restarting the consumer") == 3
     assert "giving up" in worker.log()
+    assert worker.waiting() == 1
 
 
 def test_blocked_loop_is_reported_and_ends_the_process(start_worker: StartWorker) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from kombu.connection import Connection
 
-from techrevati.fleet.bootsteps import ConsumerStalled, CoroutineRun
+from techrevati.fleet.bootsteps import ConsumerStalled, CoroutineRun, waiting_work
 from techrevati.fleet.broker import UnsupportedBroker, broker_options, broker_url, is_redis
 from techrevati.fleet.celery_app import make_celery
 from techrevati.fleet.pool import LoopDidNotStart, TaskPool
@@ -103,3 +103,10 @@ def test_messages_decode_as_kombu_would() -> None:
 )
 def test_errors_survive_pickling(error: Exception) -> None:
     assert str(pickle.loads(pickle.dumps(error))) == str(error)
+
+
+def test_only_tickets_at_the_broker_prove_a_stall() -> None:
+    assert waiting_work(None, lambda: 4)() == 4
+    assert waiting_work(lambda: 9, lambda: 4)() == 4
+    assert waiting_work(lambda: 9, lambda: 0)() == 0
+    assert waiting_work(lambda: 0, lambda: 1 // 0)() == 0

@@ -8,6 +8,10 @@ from typing import Any
 
 import pytest
 from celery import chain, chord, group
+from opentelemetry.instrumentation.celery import CeleryInstrumentor
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from techrevati.fleet.async_task import CanvasRefused, refused
 from techrevati.fleet.celery_app import FleetCelery, make_celery
@@ -38,6 +42,20 @@ def test_ticket_stays_small(app: FleetCelery) -> None:
 
 def test_template_names_no_machine_and_no_process(app: FleetCelery) -> None:
     assert set(json.loads(capture_template(app, "writer", 3).message)["headers"]) == {"lang", "task", "id"}
+
+
+def test_template_carries_no_trace_and_starts_none(app: FleetCelery) -> None:
+    plain = capture_template(app, "writer", 3)
+    exporter, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    instrumentor = CeleryInstrumentor()  # type: ignore[no-untyped-call]  # it says it is typed
+    instrumentor.instrument(tracer_provider=provider)
+    try:
+        traced = capture_template(app, "writer", 3)
+    finally:
+        instrumentor.uninstrument()
+    assert traced == plain
+    assert exporter.get_finished_spans() == ()
 
 
 @pytest.mark.parametrize(
