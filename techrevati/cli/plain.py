@@ -45,11 +45,17 @@ def _model_called(data: _Fields) -> str:
 
 def _turn_retry(data: _Fields) -> str:
     attempt = f"attempt {data['attempt']} failed: {data['failure']}{data.after(', ', 'error')}"
-    return f"{data['role']}: turn {data['turn']} {attempt}; again in {duration(data.number('delay'))}"
+    return f"{data['role']}: turn {data['turn']} {attempt}; again{_wait(data)}"
+
+
+def _wait(data: _Fields) -> str:
+    delay = data.number("delay")
+    return f" in {duration(delay)}" if delay else ""
 
 
 def _turn_committed(data: _Fields) -> str:
-    return f"{data['role']}: turn {data['turn']} committed, {data['move']}, {duration(data.number('seconds'))}"
+    took = f", {duration(data.number('seconds'))}" if data.number("seconds") else ""
+    return f"{data['role']}: turn {data['turn']} committed, {data['move']}{took}"
 
 
 _LINES: Mapping[str, Callable[[_Fields], str]] = {
@@ -61,7 +67,11 @@ _LINES: Mapping[str, Callable[[_Fields], str]] = {
     "run.dead": lambda d: f"run is dead: {d['error']}",
     "turn.started": _turn_started,
     "turn.committed": _turn_committed,
+    "run.cancelling": lambda d: f"run is being cancelled{d.after(': ', 'reason')}",
+    "run.superseded": lambda d: "run gave way to a newer one on its thread",
     "turn.retry": _turn_retry,
+    "turn.parked": lambda d: f"{d['role']}: turn {d['turn']} gives its place back: {d['why']}",
+    "turn.released": lambda d: f"{d['role']}: turn {d['turn']} goes back, its worker drains",
     "turn.expired": lambda d: f"{d['role']}: turn {d['turn']} lost its worker; it runs again",
     "model.called": _model_called,
     "handoff.requested": lambda d: f"{d['source']} hands off to {d['target']}{d.after(': ', 'reason')}",

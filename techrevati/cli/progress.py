@@ -6,98 +6,16 @@ Events come from other processes, perhaps of a newer version: what is unknown or
 nothing and never raises.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from techrevati.cli.events import EventData, EventDict
+from techrevati.cli.watched import Handoff, Progress, ProgressState, RoleState, RoleView, begin
+
+__all__ = ["Handoff", "Progress", "ProgressState", "RoleState", "RoleView", "begin", "fold"]
 
 TEXT_KEPT = 2_000  # characters of streamed text
-
-
-class RoleState(StrEnum):
-    """What a role is doing for this run."""
-
-    IDLE = "idle"
-    QUEUED = "queued"  # its turn waits for a worker
-    WORKING = "working"
-    WAITING = "waiting"  # backoff, timer, booking or a decision
-    FAILED = "failed"
-
-
-@dataclass(frozen=True, slots=True)
-class RoleView:
-    """One role's row; the counts are sums over the run."""
-
-    role: str
-    state: RoleState = RoleState.IDLE
-    why: str = ""  # of QUEUED after a fault, WAITING and FAILED
-    until: float | None = None  # epoch s; when the wait ends, if that is known
-    worker: str = ""
-    turn: int = 0
-    attempt: int = 0
-    since: float | None = None  # epoch s; start of the turn that is under way
-    model: str = ""  # the gate it last went through
-    turns: int = 0
-    handoffs: int = 0  # away from it
-    retries: int = 0  # failed attempts and lost workers
-    lost: int = 0  # of these, lost workers
-    input_tokens: int = 0
-    output_tokens: int = 0
-    cost_micros: int = 0
-    seconds: float = 0.0  # of committed turns
-
-
-@dataclass(frozen=True, slots=True)
-class Handoff:
-    """A run on its way from one role to another."""
-
-    source: str
-    target: str
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What the run itself reports through ``turn.emit("progress", …)``."""
-
-    done: float
-    total: float
-    label: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ProgressState:
-    """Everything the view of one run shows."""
-
-    run_id: str = ""
-    status: str = "starting"
-    role: str = ""  # whose turn it is
-    roles: tuple[RoleView, ...] = ()
-    gates: Mapping[str, str] = field(default_factory=dict)  # model or service -> breaker state
-    trail: tuple[str, ...] = ()  # roles, in the order in which they held the run
-    moving: Handoff | None = None  # requested, not yet placed
-    moved: Handoff | None = None  # the last one placed
-    progress: Progress | None = None
-    text: str = ""  # streamed in the current turn, its end
-    error: str = ""
-    started_at: float | None = None  # epoch s
-    ended_at: float | None = None
-    seq: int = 0
-    last_id: str = ""
-
-    @property
-    def is_over(self) -> bool:
-        return self.ended_at is not None
-
-    def view_of(self, role: str) -> RoleView:
-        return next((view for view in self.roles if view.role == role), RoleView(role))
-
-
-def begin(roles: Iterable[str] = ()) -> ProgressState:
-    """Give the state before the first event; the roles named here have a row from the start."""
-    return ProgressState(roles=tuple(RoleView(role) for role in roles))
 
 
 def fold(state: ProgressState, event: EventDict, now: float) -> ProgressState:
@@ -147,6 +65,8 @@ def _run_started(state: ProgressState, data: EventData, at: float) -> ProgressSt
 
 def _turn_started(state: ProgressState, data: EventData, at: float) -> ProgressState:
     role = data.text("role") or state.role
+    view, turn = state.view_of(role), data.whole("turn")
+    faults = view.faults if turn == view.turn else 0
     state = replace(
         state,
         status="running",
@@ -161,8 +81,10 @@ def _turn_started(state: ProgressState, data: EventData, at: float) -> ProgressS
         state=RoleState.WORKING,
         why="",
         until=None,
-        turn=data.whole("turn"),
-        attempt=data.whole("attempt") or 1,
+        turn=turn,
+        # Stores may count lost workers and failures apart; a person counts attempts.
+        attempt=max(data.whole("attempt"), faults + 1),
+        faults=faults,
         worker=data.text("worker"),
         since=at,
     )
@@ -204,9 +126,9 @@ def _turn_retry(state: ProgressState, data: EventData, at: float) -> ProgressSta
         view.role,
         state=RoleState.WAITING,
         why=": ".join(part for part in (failure, error) if part) or "retry",
-        until=at + data.number("delay"),
+        until=data.number("until") or at + data.number("delay"),
         since=None,
-        attempt=data.whole("attempt") or view.attempt,
+        faults=view.faults + 1,
         retries=view.retries + 1,
     )
 
@@ -217,12 +139,19 @@ def _turn_expired(state: ProgressState, data: EventData, at: float) -> ProgressS
         state,
         view.role,
         state=RoleState.QUEUED,
-        why=f"worker {view.worker} died".replace("  ", " ") + "; the turn runs again",
+        why=f"worker {data.text('worker') or view.worker} died".replace("  ", " ") + "; the turn runs again",
         until=None,
         since=None,
+        faults=view.faults + 1,
         retries=view.retries + 1,
         lost=view.lost + 1,
     )
+
+
+def _turn_released(state: ProgressState, data: EventData, at: float) -> ProgressState:
+    """Put the turn back: its worker shuts down and lets it go before it is done."""
+    role = data.text("role") or state.role
+    return _with(state, role, state=RoleState.QUEUED, why="its worker drains", until=None, since=None)
 
 
 def _handoff_requested(state: ProgressState, data: EventData, at: float) -> ProgressState:
@@ -233,10 +162,12 @@ def _handoff_requested(state: ProgressState, data: EventData, at: float) -> Prog
 
 def _handoff_placed(state: ProgressState, data: EventData, at: float) -> ProgressState:
     asked = state.moving or Handoff(state.role, "")
-    target = data.text("target") or asked.target
+    target = data.text("role") or data.text("target") or asked.target
     if not target:
         return state
     source = data.text("source") or asked.source
+    if all(view.role != source for view in state.roles):
+        source = state.role or source  # an agent that is not called as its role
     moved = Handoff(source, target, asked.reason)
     state = _with(state, source, state=RoleState.IDLE, handoffs=state.view_of(source).handoffs + 1)
     trail = (*(state.trail or _one(source)), target)
@@ -247,7 +178,8 @@ def _handoff_placed(state: ProgressState, data: EventData, at: float) -> Progres
 def _run_waiting(state: ProgressState, data: EventData, at: float) -> ProgressState:
     state = replace(state, status="waiting")
     until = data.number("until") or None
-    return _with(state, state.role, state=RoleState.WAITING, why=data.text("why"), until=until, since=None)
+    role = data.text("role") or state.role
+    return _with(state, role, state=RoleState.WAITING, why=data.text("why"), until=until, since=None)
 
 
 def _ended(status: str, reason: str) -> "Handler":
@@ -298,10 +230,13 @@ _HANDLERS: Mapping[str, Handler] = {
     "run.failed": _ended("failed", "error"),
     "run.dead": _ended("dead", "error"),
     "run.cancelled": _ended("cancelled", "reason"),
+    "run.superseded": _ended("superseded", ""),
     "turn.started": _turn_started,
     "turn.committed": _turn_committed,
     "turn.retry": _turn_retry,
     "turn.expired": _turn_expired,
+    "turn.released": _turn_released,
+    "turn.parked": _run_waiting,
     "model.called": _model_called,
     "handoff.requested": _handoff_requested,
     "handoff.placed": _handoff_placed,

@@ -78,7 +78,7 @@ def render_status(run: Mapping[str, Any]) -> Table:
     named = [(name, key) for name, key in _COLUMNS.items() if run.get(key) is not None]
     rest = [(key.replace("_micros", "").replace("_", " "), key) for key in run if key not in _COLUMNS.values()]
     for name, key in [*named, *rest]:
-        table.add_row(name, _cell(key, run[key]))
+        table.add_row(Text(clean(name)), _cell(key, run[key]))
     return table
 
 

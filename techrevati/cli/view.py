@@ -213,7 +213,7 @@ def summary(state: ProgressState) -> Table:
     )
     for view in rows:
         table.add_row(
-            clean(view.role),
+            Text(clean(view.role)),
             str(view.turns),
             str(view.handoffs),
             str(view.retries),

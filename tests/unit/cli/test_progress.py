@@ -97,6 +97,39 @@ def test_a_retry_waits_and_a_dead_worker_is_a_retry_too() -> None:
     assert "w1 died" in view.why
 
 
+def test_attempts_count_failures_and_lost_workers_of_this_turn_only() -> None:
+    state = folded(
+        event("turn.started", 1, role="writer", turn=1, attempt=1),
+        event("turn.retry", 2, role="writer", turn=1, failure="transient", until=1_000_005.0),
+        event("turn.started", 3, role="writer", turn=1, attempt=1),
+    )
+    assert state.view_of("writer").attempt == 2
+    state = fold(state, event("turn.expired", 4, role="writer", turn=1, attempt=1, worker="w9"), NOW)
+    assert "w9 died" in state.view_of("writer").why
+    state = fold(state, event("turn.started", 5, role="writer", turn=1, attempt=2), NOW)
+    assert state.view_of("writer").attempt == 3
+    state = fold(state, event("turn.started", 6, role="writer", turn=2, attempt=1), NOW)
+    assert (state.view_of("writer").attempt, state.view_of("writer").retries) == (1, 2)
+
+
+def test_a_drained_turn_is_queued_again_and_no_retry() -> None:
+    state = folded(
+        event("turn.started", 1, role="writer", turn=1, attempt=1),
+        event("turn.released", 2, role="writer", turn=1),
+    )
+    view = state.view_of("writer")
+    assert (view.state, view.why, view.retries) == (RoleState.QUEUED, "its worker drains", 0)
+
+
+def test_a_parked_turn_waits_until_its_time() -> None:
+    state = folded(
+        event("turn.started", 1, role="writer", turn=1, attempt=1),
+        event("turn.parked", 2, role="writer", turn=1, why="booked", until=1_000_050.0),
+    )
+    view = state.view_of("writer")
+    assert (view.state, view.why, view.until) == (RoleState.WAITING, "booked", 1_000_050.0)
+
+
 def test_a_waiting_run_says_why_and_until() -> None:
     state = folded(event("run.queued", 1, role="writer"), event("run.waiting", 2, why="decision", until=2e6))
     assert (state.status, state.view_of("writer").why, state.view_of("writer").until) == ("waiting", "decision", 2e6)
