@@ -155,7 +155,7 @@ class AsyncStore:
     async def _connect(self) -> AbstractConnection:
         if self._pool is None:
             self._pool = ConnectionPool.from_url(
-                self.url, decode_responses=True, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
+                self.url, decode_responses=True, protocol=2, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
             )
         connection: AbstractConnection = self._pool.make_connection()
         await connection.connect()

@@ -24,6 +24,7 @@ def connect(url: str, **options: Any) -> redis.Redis:
     """
     settings: dict[str, Any] = {
         "decode_responses": True,
+        "protocol": 2,  # flat arrays for every command, from every server
         "socket_connect_timeout": 5,
         "socket_timeout": 10,
         "retry": Retry(NoBackoff(), 0),
@@ -53,6 +54,9 @@ class SyncStore:
     ) -> None:
         self.url, self.ring, self._patience = url, ring, patience
         self.redis = client or connect(url)
+        # Replies as Redis sends them, the same for both stores: no reshaping by command name.
+        self._raw = redis.Redis(connection_pool=self.redis.connection_pool)
+        self._raw.response_callbacks.clear()
         self._now_us, self._monotonic, self._sleep = now_us, monotonic, sleep
 
     def run(self, call: Call[T]) -> T:
@@ -68,9 +72,9 @@ class SyncStore:
 
         def once() -> Any:
             try:
-                return self.redis.execute_command("EVALSHA", lua.sha, *args)
+                return self._raw.execute_command("EVALSHA", lua.sha, *args)
             except theirs.NoScriptError:
-                return self.redis.execute_command("EVAL", lua.source, *args)
+                return self._raw.execute_command("EVAL", lua.source, *args)
 
         reply = self._insist(once, call.script)
         rung(call, reply, self.ring)
@@ -82,7 +86,7 @@ class SyncStore:
 
         def once() -> list[Any]:
             for whole in (False, True):
-                pipe = self.redis.pipeline(transaction=False)
+                pipe = self._raw.pipeline(transaction=False)
                 for call in calls:
                     lua = script(call.script)
                     verb, what = ("EVAL", lua.source) if whole else ("EVALSHA", lua.sha)
@@ -103,13 +107,13 @@ class SyncStore:
 
     def command(self, *args: Arg | float) -> Any:
         """Run one plain, idempotent command."""
-        return self._insist(lambda: self.redis.execute_command(*args), str(args[0]))
+        return self._insist(lambda: self._raw.execute_command(*args), str(args[0]))
 
     def commands(self, commands: Sequence[Sequence[Arg | float]]) -> list[Any]:
         """Run plain, idempotent commands in one round trip."""
 
         def once() -> list[Any]:
-            pipe = self.redis.pipeline(transaction=False)
+            pipe = self._raw.pipeline(transaction=False)
             for args in commands:
                 pipe.execute_command(*args)
             replies: list[Any] = pipe.execute()

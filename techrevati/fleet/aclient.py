@@ -1,0 +1,197 @@
+"""The client for an event loop: what `client.Client` does, one `await` apart.
+
+run = await AsyncClient(url, fleet="newsroom").start("writer", {...})
+async for event in run.events(): ...
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, Unpack
+
+from techrevati.fleet import registry
+from techrevati.fleet.agents import Card
+from techrevati.fleet.client import LOOK_AGAIN
+from techrevati.fleet.events import Cursor, page, reading
+from techrevati.fleet.listen import AsyncListener
+from techrevati.fleet.results import NotFinished, RunFilter, output_of, ring_for
+from techrevati.fleet.settings import Settings, load_settings, seconds
+from techrevati.fleet.starting import Duration, Start, StartOptions, decide_call, run_keys, start_call, steer_call
+from techrevati.store import calls
+from techrevati.store.aio import AsyncStore
+from techrevati.store.errors import RunNotFound
+from techrevati.store.keys import roles_key
+from techrevati.store.records import Event, RunRecord, pairs
+
+
+class AsyncRun:
+    """A handle on one run; see `client.Run` for what each method gives and raises."""
+
+    def __init__(self, client: "AsyncClient", run_id: str, *, created: bool = True) -> None:
+        self._client, self.id, self.created = client, run_id, created
+
+    async def status(self) -> RunRecord:
+        return await self._client.record(self.id)
+
+    async def result(self, timeout: Duration | None = None) -> Any:
+        client = self._client
+        deadline = None if timeout is None else time.monotonic() + seconds(timeout, "timeout")
+        keys = run_keys(client.fleet, await client.open(), self.id)
+        async with client.listener.waiting(keys.wake(self.id)) as spoke:
+            while True:
+                spoke.clear()
+                record = await client.record(self.id)
+                if record.status.is_terminal:
+                    return output_of(record)
+                left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
+                if left <= 0:
+                    raise NotFinished(self.id, record.status.value)
+                await _spoken(spoke, left)
+
+    async def events(self, *, after: str | None = None, follow: bool = True) -> AsyncIterator[Event]:
+        client, cursor = self._client, Cursor.parse(after)
+        keys = run_keys(client.fleet, await client.open(), self.id)
+        async with client.listener.waiting(keys.wake(self.id)) as spoke:
+            while True:
+                spoke.clear()
+                found = page(self.id, cursor, await client.store.commands(reading(keys, self.id, cursor)))
+                if not found.known:
+                    raise RunNotFound(self.id)
+                cursor = found.cursor
+                for event in found.events:
+                    yield event
+                if found.ended or (not follow and not found.events):
+                    return
+                if not found.events:
+                    await _spoken(spoke, LOOK_AGAIN)
+
+    async def cancel(self, reason: str = "cancelled by the caller") -> str:
+        c = self._client
+        keys, grace = run_keys(c.fleet, await c.open(), self.id), round(c.settings.cancel_grace * 1e6)
+        return await c.store.run(calls.cancel(keys, self.id, reason, grace))
+
+    async def decide(
+        self,
+        call_id: str,
+        action: Literal["resume", "cancel"] = "resume",
+        payload: Any = None,
+        *,
+        decision_id: str | None = None,
+    ) -> bool:
+        c = self._client
+        return await c.store.run(
+            decide_call(c.fleet, await c.open(), c.settings, self.id, call_id, action, payload, decision_id)
+        )
+
+    async def steer(self, message: Any) -> bool:
+        c = self._client
+        return await c.store.run(steer_call(c.fleet, await c.open(), c.settings, self.id, message))
+
+    async def retry(self) -> str:
+        c = self._client
+        return await c.store.run(calls.retry(run_keys(c.fleet, await c.open(), self.id), self.id))
+
+    def __repr__(self) -> str:
+        return f"AsyncRun({self.id!r})"
+
+
+async def _spoken(spoke: asyncio.Event, wait: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(wait):
+            await spoke.wait()
+
+
+class AsyncClient:
+    """A fleet's front door for one event loop; connects on first use."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        fleet: str,
+        settings: Settings | None = None,
+        cards: Sequence[Card] = (),
+    ) -> None:
+        given = settings or load_settings(**({"redis_url": url} if url else {}))
+        self.settings = given if url is None else given.model_copy(update={"redis_url": url})
+        self.fleet = fleet
+        self.store = AsyncStore(self.settings.redis_url, patience=5.0, ring=ring_for(fleet, self.settings))
+        self.listener = AsyncListener(self.settings.redis_url)
+        self._declared = list(cards)
+        self._cards: dict[str, Card] = {}
+        self._partitions = 0
+
+    async def open(self) -> int:
+        """Give how many partitions the fleet has; read (or pinned) once."""
+        if not self._partitions:
+            pinned = "partitions" in self.settings.model_fields_set
+            commands = registry.opening(self.fleet, self.settings.partitions)
+            replies = await self.store.commands([*commands, *registry.declare(self.fleet, self._declared)])
+            self._partitions = registry.opened(self.fleet, replies, self.settings.partitions, pinned=pinned)
+        return self._partitions
+
+    async def cards(self, *wanted: str) -> dict[str, Card]:
+        if not self._cards or any(agent not in self._cards for agent in wanted):
+            self._cards = registry.cards_of(await self.store.command("HGETALL", roles_key(self.fleet)))
+        return self._cards
+
+    async def start(self, agent: str, input: Any = None, **options: Unpack[StartOptions]) -> AsyncRun:
+        return (await self.start_many([{"agent": agent, "input": input, **options}]))[0]
+
+    async def start_many(self, starts: Sequence[Start]) -> list[AsyncRun]:
+        partitions = await self.open()
+        known = await self.cards(*(one["agent"] for one in starts))
+        built = [start_call(self.fleet, partitions, self.settings, known, one) for one in starts]
+        started = await asyncio.gather(*(self.store.run(call) for call in built))
+        return [AsyncRun(self, one.run_id, created=one.created) for one in started]
+
+    async def run(self, run_id: str) -> AsyncRun:
+        run_keys(self.fleet, await self.open(), run_id)
+        return AsyncRun(self, run_id)
+
+    async def record(self, run_id: str) -> RunRecord:
+        fields = await self.store.command("HGETALL", run_keys(self.fleet, await self.open(), run_id).run(run_id))
+        if not fields:
+            raise RunNotFound(run_id)
+        return RunRecord.parse(run_id, pairs(fields))
+
+    async def list_runs(
+        self,
+        *,
+        status: str | Sequence[str] | None = None,
+        tenant: str | None = None,
+        role: str | None = None,
+        thread_id: str | None = None,
+        limit: int = 100,
+    ) -> list[RunRecord]:
+        wanted = RunFilter.of(status, tenant, role, thread_id)
+        found: list[RunRecord] = []
+        for keys in registry.partitions_of(self.fleet, await self.open()):
+            first, mine = 0, 0
+            while mine < limit:
+                ids = await self.store.command("ZREVRANGE", keys.runs, first, first + 127)
+                first += 128
+                records = await self.store.commands([("HGETALL", keys.run(one)) for one in ids])
+                for run_id, fields in zip(ids, records, strict=True):
+                    if fields and wanted.fits(record := RunRecord.parse(run_id, pairs(fields))):
+                        found.append(record)
+                        mine += 1
+                if len(ids) < 128:
+                    break
+        return sorted(found, key=lambda record: record.run_id, reverse=True)[:limit]
+
+    runs = list_runs
+
+    async def close(self) -> None:
+        await self.listener.close()
+        await self.store.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

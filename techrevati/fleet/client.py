@@ -1,0 +1,237 @@
+"""The client for code that may block: start runs, follow them, decide, cancel.
+
+Client(url, fleet="newsroom").start("writer", {...}) ──▶ Run ──▶ events, result
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, Unpack
+
+from techrevati.fleet import registry
+from techrevati.fleet.agents import Card
+from techrevati.fleet.events import Cursor, page, reading
+from techrevati.fleet.listen import ThreadListener
+from techrevati.fleet.results import NotFinished, RunFilter, output_of, ring_for
+from techrevati.fleet.settings import Settings, load_settings, seconds
+from techrevati.fleet.starting import Duration, Start, StartOptions, decide_call, run_keys, start_call, steer_call
+from techrevati.store import calls
+from techrevati.store.errors import RunNotFound
+from techrevati.store.keys import PartitionKeys, roles_key
+from techrevati.store.records import Event, RunRecord, pairs
+from techrevati.store.sync import SyncStore
+
+CHUNK = 100
+LOOK_AGAIN = 2.0
+"""Seconds after which a waiter looks by itself: pub/sub may lose messages."""
+
+
+class Run:
+    """A handle on one run; cheap, and as good in another process with the same id."""
+
+    def __init__(self, client: "Client", run_id: str, *, created: bool = True) -> None:
+        self._client, self.id, self.created = client, run_id, created
+
+    def status(self) -> RunRecord:
+        """Give what the store knows of the run now.
+
+        Raises:
+            RunNotFound: it never was, or its retention ended.
+        """
+        return self._client.record(self.id)
+
+    def result(self, timeout: Duration | None = None) -> Any:
+        """Wait for the end and give the output.
+
+        Raises:
+            RunFailed: it ended otherwise; the error says how.
+            NotFinished: `timeout` seconds passed.
+        """
+        client = self._client
+        deadline = None if timeout is None else time.monotonic() + seconds(timeout, "timeout")
+        record = client.record(self.id)
+        if record.status.is_terminal:
+            return output_of(record)
+        with client.listener.waiting(client.keys(self.id).wake(self.id)) as spoke:
+            while True:
+                spoke.clear()
+                record = client.record(self.id)
+                if record.status.is_terminal:
+                    return output_of(record)
+                left = LOOK_AGAIN if deadline is None else min(LOOK_AGAIN, deadline - time.monotonic())
+                if left <= 0:
+                    raise NotFinished(self.id, record.status.value)
+                spoke.wait(left)
+
+    def events(self, *, after: str | None = None, follow: bool = True) -> Iterator[Event]:
+        """Give the run's events in order, from the first or behind the event whose id is `after`.
+
+        With `follow` it waits for more until the run has ended.  If `after` is gone, a ``stream_reset`` event
+        with a snapshot comes first.
+
+        Raises:
+            BadCursor, RunNotFound.
+        """
+        client, cursor = self._client, Cursor.parse(after)
+        keys = client.keys(self.id)
+        with client.listener.waiting(keys.wake(self.id)) as spoke:
+            while True:
+                spoke.clear()
+                found = page(self.id, cursor, client.store.commands(reading(keys, self.id, cursor)))
+                if not found.known:
+                    raise RunNotFound(self.id)
+                cursor = found.cursor
+                yield from found.events
+                if found.ended or (not follow and not found.events):
+                    return
+                if not found.events:
+                    spoke.wait(LOOK_AGAIN)
+
+    def cancel(self, reason: str = "cancelled by the caller") -> str:
+        """Ask the run and its sub-agents to stop; gives the status after."""
+        grace = round(self._client.settings.cancel_grace * 1e6)
+        return self._client.store.run(calls.cancel(self._client.keys(self.id), self.id, reason, grace))
+
+    def decide(
+        self,
+        call_id: str,
+        action: Literal["resume", "cancel"] = "resume",
+        payload: Any = None,
+        *,
+        decision_id: str | None = None,
+    ) -> bool:
+        """Answer a suspended call; False if this very decision (by its id) had arrived before.
+
+        Raises:
+            UnknownCall, AlreadyDecided, RunEnded, RunNotFound.
+        """
+        c = self._client
+        return c.store.run(
+            decide_call(c.fleet, c.partitions, c.settings, self.id, call_id, action, payload, decision_id)
+        )
+
+    def steer(self, message: Any) -> bool:
+        """Put a message into the live run; its next turn sees it."""
+        c = self._client
+        return c.store.run(steer_call(c.fleet, c.partitions, c.settings, self.id, message))
+
+    def retry(self) -> str:
+        """Send a dead, failed or cancelled run back to the turn it ended in."""
+        return self._client.store.run(calls.retry(self._client.keys(self.id), self.id))
+
+    def __repr__(self) -> str:
+        return f"Run({self.id!r})"
+
+
+class Client:
+    """A fleet's front door.  Safe for threads; connects on first use."""
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        fleet: str,
+        settings: Settings | None = None,
+        cards: Sequence[Card] = (),
+    ) -> None:
+        given = settings or load_settings(**({"redis_url": url} if url else {}))
+        self.settings = given if url is None else given.model_copy(update={"redis_url": url})
+        self.fleet = fleet
+        self.store = SyncStore(self.settings.redis_url, ring=ring_for(fleet, self.settings))
+        self.listener = ThreadListener(self.settings.redis_url)
+        self._declared = list(cards)
+        self._cards: dict[str, Card] = {}
+        self._partitions = 0
+
+    @property
+    def partitions(self) -> int:
+        """How many partitions the fleet has; read (or pinned) once."""
+        if not self._partitions:
+            pinned = "partitions" in self.settings.model_fields_set
+            commands = registry.opening(self.fleet, self.settings.partitions)
+            replies = self.store.commands([*commands, *registry.declare(self.fleet, self._declared)])
+            self._partitions = registry.opened(self.fleet, replies, self.settings.partitions, pinned=pinned)
+        return self._partitions
+
+    def keys(self, run_id: str) -> PartitionKeys:
+        return run_keys(self.fleet, self.partitions, run_id)
+
+    def cards(self, *wanted: str) -> dict[str, Card]:
+        """Give the fleet's agents; read again when one that is wanted is not among those known."""
+        if not self._cards or any(agent not in self._cards for agent in wanted):
+            self._cards = registry.cards_of(self.store.command("HGETALL", roles_key(self.fleet)))
+        return self._cards
+
+    def start(self, agent: str, input: Any = None, **options: Unpack[StartOptions]) -> Run:
+        """Start a run and give its handle; nothing is written if it raises.
+
+        `input` is any JSON: a string is a user's message, {"messages": […]} several; `StartOptions` has the rest.
+
+        Raises:
+            UnknownRole, BadName, NotJson, PayloadTooLarge, ValueError, ThreadBusy, LineFull, IdempotencyConflict,
+            StoreUnreachable, StoreDenied.
+        """
+        return self.start_many([{"agent": agent, "input": input, **options}])[0]
+
+    def start_many(self, starts: Sequence[Start]) -> list[Run]:
+        """Start many runs, a round trip per hundred; all are checked before the first is sent."""
+        partitions = self.partitions
+        known = self.cards(*(one["agent"] for one in starts))
+        built = [start_call(self.fleet, partitions, self.settings, known, one) for one in starts]
+        runs: list[Run] = []
+        for first in range(0, len(built), CHUNK):
+            chunk = built[first : first + CHUNK]
+            started = [self.store.run(chunk[0])] if len(chunk) == 1 else self.store.run_many(chunk)
+            runs += [Run(self, one.run_id, created=one.created) for one in started]
+        return runs
+
+    def run(self, run_id: str) -> Run:
+        """Give the handle of a run by its id."""
+        self.keys(run_id)
+        return Run(self, run_id)
+
+    def record(self, run_id: str) -> RunRecord:
+        fields = self.store.command("HGETALL", self.keys(run_id).run(run_id))
+        if not fields:
+            raise RunNotFound(run_id)
+        return RunRecord.parse(run_id, pairs(fields))
+
+    def list_runs(
+        self,
+        *,
+        status: str | Sequence[str] | None = None,
+        tenant: str | None = None,
+        role: str | None = None,
+        thread_id: str | None = None,
+        limit: int = 100,
+    ) -> list[RunRecord]:
+        """Give the newest runs that fit, at most `limit`."""
+        wanted = RunFilter.of(status, tenant, role, thread_id)
+        found: list[RunRecord] = []
+        for keys in registry.partitions_of(self.fleet, self.partitions):
+            first, mine = 0, 0
+            while mine < limit:
+                ids = self.store.command("ZREVRANGE", keys.runs, first, first + 127)
+                first += 128
+                records = self.store.commands([("HGETALL", keys.run(one)) for one in ids])
+                for run_id, fields in zip(ids, records, strict=True):
+                    if fields and wanted.fits(record := RunRecord.parse(run_id, pairs(fields))):
+                        found.append(record)
+                        mine += 1
+                if len(ids) < 128:
+                    break
+        return sorted(found, key=lambda record: record.run_id, reverse=True)[:limit]
+
+    runs = list_runs
+
+    def close(self) -> None:
+        self.listener.close()
+        self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

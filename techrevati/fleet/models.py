@@ -1,0 +1,91 @@
+"""Model clients: what `turn.model` calls.
+
+turn.model(name, messages) ──ModelRequest──▶ client ──ModelReply──▶ turn
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from techrevati.runtime.errors import TechrevatiError
+
+Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRequest:
+    """One call: chat messages, and options as the provider names them.
+
+    `options["on_delta"]`, if present, is called with each piece of text as it arrives.
+    """
+
+    model: str
+    messages: list[Message]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelReply:
+    """What a model answered, and what it cost (micro-dollars)."""
+
+    text: str
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_micros: int = 0
+    model: str = ""
+    tool_calls: list[dict[str, Any]] = field(default_factory=list)
+
+
+class ModelClient(Protocol):
+    """Anything that answers a model request."""
+
+    async def complete(self, request: ModelRequest) -> ModelReply: ...
+
+
+class UnknownModel(TechrevatiError):
+    """No client is registered under the name, and no provider of that prefix is known."""
+
+    def __init__(self, name: str, known: tuple[str, ...]) -> None:
+        super().__init__(name, known)
+        self.name, self.known = name, known
+
+    def __str__(self) -> str:
+        return (
+            f"model {self.name!r} is unknown; known: {', '.join(self.known) or 'none'}; fix: "
+            "fleet.model(name, client), or openai:NAME / anthropic:NAME with the extra and the key"
+        )
+
+
+class RetryLater(TechrevatiError):
+    """A provider said when to come back; the turn waits without holding a place."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        super().__init__(name, seconds)
+        self.name, self.seconds = name, seconds
+
+    def __str__(self) -> str:
+        return f"{self.name} asks to come back in {self.seconds:g} s"
+
+
+class Models:
+    """The model clients of a fleet, by name; ``openai:`` and ``anthropic:`` make theirs on first use."""
+
+    def __init__(self) -> None:
+        self._clients: dict[str, ModelClient] = {}
+        self._makers: dict[str, Callable[[str], ModelClient]] = {}
+
+    def register(self, name: str, client: ModelClient) -> None:
+        self._clients[name] = client
+
+    def provider(self, prefix: str, make: Callable[[str], ModelClient]) -> None:
+        """Let `make(NAME)` answer for every model called ``prefix:NAME``."""
+        self._makers[prefix] = make
+
+    def __getitem__(self, name: str) -> ModelClient:
+        client = self._clients.get(name)
+        if client is None:
+            prefix, colon, rest = name.partition(":")
+            if not colon or prefix not in self._makers:
+                raise UnknownModel(name, tuple(sorted([*self._clients, *(f"{p}:NAME" for p in self._makers)])))
+            client = self._clients[name] = self._makers[prefix](rest)
+        return client

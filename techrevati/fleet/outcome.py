@@ -1,0 +1,97 @@
+"""How a turn ends: values that the engine turns into one commit."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The run is done; `output` (JSON) is its result."""
+
+    output: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """The same agent has another turn, as soon as a place is free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleep:
+    """The same agent has another turn after `seconds`; nothing is held meanwhile."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Handoff:
+    """Another agent has the next turn."""
+
+    role: str
+    reason: str = ""
+    context: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One call that waits for a decision.
+
+    `default` is decided when `expires` seconds have passed without an answer.
+    """
+
+    call_id: str
+    payload: Any = None
+    aliases: tuple[str, ...] = ()
+    expires: float | None = None
+    default_action: Literal["resume", "cancel"] = "cancel"
+    default_payload: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Suspend:
+    """The run waits for decisions, holding no worker; the next turn sees them."""
+
+    asks: tuple[Ask, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The run has failed for a reason that trying again does not mend."""
+
+    error: str
+    details: Any = None
+
+
+Outcome: TypeAlias = Complete | Continue | Sleep | Handoff | Suspend | Fail
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided about a suspended call."""
+
+    decision_id: str
+    call_id: str
+    action: Literal["resume", "cancel"]
+    payload: Any = None
+    expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """The handoff that brought a run to this agent."""
+
+    role: str
+    reason: str
+    context: Mapping[str, Any]
+
+
+class Parked(BaseException):
+    """The turn gives its place back and runs again, from its journal, when the wait is over.
+
+    A `BaseException`, so that an author's ``except Exception`` does not swallow it.
+    """
+
+    def __init__(self, seconds: float, why: str) -> None:
+        super().__init__(seconds, why)
+        self.seconds, self.why = seconds, why

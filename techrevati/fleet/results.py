@@ -1,0 +1,90 @@
+"""What the two clients share beyond building calls: results, filters, and tickets for foreign brokers."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from techrevati.fleet.settings import Settings
+from techrevati.runtime.errors import TechrevatiError
+from techrevati.store.records import RunRecord, Status
+from techrevati.store.wire import Ring
+
+
+class NotFinished(TechrevatiError, TimeoutError):
+    """The run had not ended when the caller's patience did; it goes on."""
+
+    def __init__(self, run_id: str, status: str) -> None:
+        super().__init__(run_id, status)
+        self.run_id, self.status = run_id, status
+
+    def __str__(self) -> str:
+        return f"run {self.run_id} is still {self.status}; it goes on, ask again"
+
+
+class RunFailed(TechrevatiError):
+    """The run ended without a result."""
+
+    def __init__(self, run_id: str, status: str, error: Any) -> None:
+        super().__init__(run_id, status, error)
+        self.run_id, self.status, self.error = run_id, status, error
+
+    def __str__(self) -> str:
+        what = self.error.get("message", self.error) if isinstance(self.error, dict) else self.error
+        hint = "; fix the cause, then `techrevati retry` it" if self.status == "dead" else ""
+        return f"run {self.run_id} is {self.status}: {what or 'no reason was given'}{hint}"
+
+
+def output_of(record: RunRecord) -> Any:
+    """Give a terminal run's output.
+
+    Raises:
+        RunFailed: it has none.
+    """
+    if record.status is Status.COMPLETED:
+        return record.output
+    raise RunFailed(record.run_id, record.status.value, record.error or record.cancelling)
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """Which runs a listing wants; None is any."""
+
+    statuses: frozenset[str] | None
+    tenant: str | None
+    role: str | None
+    thread_id: str | None
+
+    @classmethod
+    def of(cls, status: str | Sequence[str] | None, tenant: str | None, role: str | None, thread: str | None) -> Self:
+        names = [status] if isinstance(status, str) else status
+        for name in names or ():
+            if name not in list(Status):
+                raise ValueError(f"status {name!r} is unknown; use {', '.join(Status)}")
+        return cls(frozenset(names) if names else None, tenant, role, thread)
+
+    def fits(self, record: RunRecord) -> bool:
+        return (
+            (self.statuses is None or record.status.value in self.statuses)
+            and self.tenant in (None, record.tenant)
+            and self.role in (None, record.role)
+            and self.thread_id in (None, record.thread_id)
+        )
+
+
+def ring_for(fleet: str, settings: Settings) -> Ring | None:
+    """Give the way a client sends tickets itself: none where broker and store are one Redis."""
+    if not settings.broker_url:
+        return None
+    apps: list[Any] = []
+
+    def ring(partition: int, roles: list[str]) -> None:
+        # Imported here: an app that shares one Redis never pays for importing Celery.
+        from techrevati.fleet.celery_app import make_celery
+        from techrevati.fleet.tickets import send_ticket
+
+        if not apps:
+            apps.append(make_celery(fleet, broker_url=settings.broker))
+        for role in roles:
+            send_ticket(apps[0], role, partition)
+
+    return ring

@@ -1,0 +1,184 @@
+"""From what a turn made to the one commit that keeps it.  Pure.
+
+Turn + Outcome ──▶ CommitSpec, and the thread as it will be
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from techrevati.fleet.codec import encode
+from techrevati.fleet.history import View
+from techrevati.fleet.outcome import Ask, Complete, Continue, Fail, Handoff, Outcome, Parked, Sleep, Suspend
+from techrevati.fleet.state import RawState, write_delta, write_full
+from techrevati.fleet.turn import Turn
+from techrevati.store.calls import CommitSpec, Suspended, after
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How large things may be, and how often a state is written in full."""
+
+    payload: int
+    full_every: int
+    keep_checkpoints: int
+
+
+def as_outcome(value: Any) -> Outcome:
+    """Read what an agent returned: an outcome, or anything else, which is the run's output."""
+    if isinstance(value, Complete | Continue | Sleep | Handoff | Suspend | Fail):
+        return value
+    return Complete(value)
+
+
+def state_write(view: View, changed: RawState, gone: Sequence[str], limits: Limits) -> tuple[str, str, View]:
+    """Choose between nothing, a delta and the full state; gives the kind, the text and the view after.
+
+    A full state is written when there is none, when the deltas since have become many, or when the delta is
+    not much smaller: loading then reads a bounded number of entries, whatever the thread's age.
+    """
+    state = view.state
+    if changed or gone:
+        state = {key: text for key, text in {**view.state, **changed}.items() if key not in gone}
+    many = view.since + 1 >= limits.full_every
+    if not changed and not gone and not many:
+        return "", "", replace(view, since=view.since + 1)
+    delta = write_delta(changed, list(gone))
+    if many or view.full_bytes == 0 or len(delta) * 2 >= view.full_bytes:
+        full = write_full(state)
+        return "f", full, replace(view, state=state, full_bytes=len(full), since=0)
+    return "d", delta, replace(view, state=state, since=view.since + 1)
+
+
+def _suspended(asks: Sequence[Ask], limit: int) -> list[Suspended]:
+    found = []
+    for ask in asks:
+        if len(ask.aliases) > 2:
+            raise ValueError(f"call {ask.call_id!r} has {len(ask.aliases)} aliases; at most 2 are kept")
+        default = {
+            "call_id": ask.call_id,
+            "action": ask.default_action,
+            "payload": ask.default_payload,
+            "expired": True,
+        }
+        aliases = (*ask.aliases, "", "")
+        found.append(
+            Suspended(
+                call_id=ask.call_id,
+                aliases=(aliases[0], aliases[1]),
+                expires="" if ask.expires is None else after(ask.expires * 1e6),
+                default=encode(default, f"default of call {ask.call_id!r}", limit),
+            )
+        )
+    return found
+
+
+def commit_of(
+    turn: Turn, outcome: Outcome, view: View, worker: str, limits: Limits, cost: str
+) -> tuple[CommitSpec, View]:
+    """Build the commit of a turn that ended with an outcome.
+
+    Raises:
+        NotJson, PayloadTooLarge: something it made cannot be kept.  Nothing was written.
+    """
+    changed, gone = turn.state.changes()
+    kind, text, view = state_write(view, changed, gone, limits)
+    added = [encode(message, "message", limits.payload) for message in turn.messages.added]
+    move, when, target, body, asks = "continue", "", "", "", list[Suspended]()
+    match outcome:
+        case Complete(output):
+            move, body = "complete", encode(output, "output", limits.payload)
+        case Fail(error, details):
+            move = "fail"
+            body = encode({"type": "Failed", "message": error, "details": details}, "error", limits.payload)
+        case Sleep(wait):
+            move, when = "sleep", after(wait * 1e6)
+        case Handoff(role, reason, context):
+            move, target = "handoff", role
+            handed = {"source": turn.agent, "reason": reason, "context": dict(context)}
+            body = encode(handed, "handoff context", limits.payload)
+        case Suspend(calls):
+            move, asks = "suspend", _suspended(calls, limits.payload)
+            waits = [{"call_id": ask.call_id, "payload": ask.payload, "expires_in": ask.expires} for ask in calls]
+            body = encode(waits, "suspension", limits.payload)
+    usage = turn.usage
+    spent = usage.input_tokens or usage.output_tokens or usage.cost_micros
+    events = list(turn.events)
+    if isinstance(outcome, Handoff):
+        events.append(
+            (
+                "handoff.requested",
+                encode({"source": turn.agent, "target": outcome.role, "reason": outcome.reason}, "handoff", 1 << 20),
+            )
+        )
+    if asks:
+        events.append(("run.suspended", f'{{"calls":{body}}}'))
+    spec = CommitSpec(
+        run_id=turn.run_id,
+        token=turn.token,
+        move=move,
+        worker=worker,
+        when=when,
+        target=target,
+        body=body,
+        state_kind=kind,
+        state=text,
+        cost=cost,
+        usage=f"{usage.input_tokens} {usage.output_tokens} {usage.cost_micros}" if spent else "",
+        keep_from=str(max(0, view.version - limits.keep_checkpoints)) if kind == "f" else "",
+        bytes=len(text) + sum(map(len, added)),
+        messages=added,
+        events=events,
+        inbox=[entry.entry_id for entry in turn.inbox],
+        calls=asks,
+    )
+    return spec, replace(view, stored=view.stored + len(added), messages=(*view.messages, *added))
+
+
+def after_commit(view: View, version: int, token: str) -> View:
+    """Give the thread as this worker remembers it once the commit stands."""
+    return replace(view, version=version, commit=token)
+
+
+def retry_of(turn: Turn, worker: str, failure: str, wait: float, error: str) -> CommitSpec:
+    """Build the commit that sends the same turn back after a failure; its paid results go to the journal."""
+    return CommitSpec(
+        run_id=turn.run_id,
+        token=turn.token,
+        move="retry",
+        worker=worker,
+        when=after(wait * 1e6),
+        target=failure,
+        body=error,
+        journal=turn.unwritten(),
+    )
+
+
+def park_of(turn: Turn, worker: str, parked: Parked) -> CommitSpec:
+    """Build the commit that gives the place back until a wait is over."""
+    return CommitSpec(
+        run_id=turn.run_id,
+        token=turn.token,
+        move="park",
+        worker=worker,
+        when=after(parked.seconds * 1e6),
+        target=parked.why,
+        journal=turn.unwritten(),
+    )
+
+
+def dead_of(turn: Turn, worker: str, error: str) -> CommitSpec:
+    """Build the commit that puts the run into the dead letter."""
+    return CommitSpec(run_id=turn.run_id, token=turn.token, move="dead", worker=worker, body=error)
+
+
+def cancelled_of(turn: Turn, worker: str, limits: Limits) -> CommitSpec:
+    """Build the commit of a turn that was asked to stop: its messages are kept, its half-made state is not."""
+    return CommitSpec(
+        run_id=turn.run_id,
+        token=turn.token,
+        move="continue",
+        worker=worker,
+        messages=[encode(message, "message", limits.payload) for message in turn.messages.added],
+        events=list(turn.events),
+    )

@@ -1,0 +1,370 @@
+"""A turn, as its author sees it.
+
+    claim ─▶ Turn ─▶ await write(turn) ─▶ Outcome ─▶ commit
+
+Nothing here writes to the thread: what a turn changes is gathered and committed as one, or not at all.
+Only journaled steps and deltas go to Redis while it runs.
+"""
+
+import asyncio
+import hashlib
+import inspect
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal, Protocol, TypeVar, overload
+
+import msgspec
+
+from techrevati.fleet.codec import encode
+from techrevati.fleet.models import Message, ModelReply, ModelRequest, Models, RetryLater
+from techrevati.fleet.outcome import (
+    Ask,
+    Complete,
+    Continue,
+    Decision,
+    Fail,
+    Handed,
+    Handoff,
+    Outcome,
+    Parked,
+    Sleep,
+    Suspend,
+)
+from techrevati.fleet.settings import seconds as as_seconds
+from techrevati.fleet.state import State
+from techrevati.store.records import InboxEntry, decode_json
+
+T = TypeVar("T")
+
+
+class Lines(Protocol):
+    """How a running turn reaches the store; the engine's side of `Turn`."""
+
+    async def step_begin(self, key: str, policy: str, journal: list[tuple[str, str]]) -> str | None: ...
+
+    async def step_end(self, journal: list[tuple[str, str]]) -> str: ...
+
+    def delta(self, kind: str, data: str) -> None: ...
+
+
+class Messages(Sequence[Message]):
+    """The thread's conversation: what stands is read-only, new messages are appended."""
+
+    def __init__(self, stored: Sequence[str], limit: int) -> None:
+        self._stored, self._limit = stored, limit
+        self._decoded: list[Message] | None = None
+        self.added: list[Message] = []
+
+    def _all(self) -> list[Message]:
+        if self._decoded is None:
+            self._decoded = [decode_json(text) for text in self._stored]
+        return self._decoded + self.added
+
+    def append(self, message: Message) -> None:
+        """Add a message; it is kept when the turn commits.
+
+        Raises:
+            NotJson, PayloadTooLarge.
+        """
+        encode(message, f"message {len(self)}", self._limit)
+        self.added.append(message)
+
+    def extend(self, messages: Iterable[Message]) -> None:
+        for message in messages:
+            self.append(message)
+
+    def __len__(self) -> int:
+        return len(self._stored) + len(self.added)
+
+    @overload
+    def __getitem__(self, index: int) -> Message: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Message]: ...
+    def __getitem__(self, index: int | slice) -> Message | list[Message]:
+        return self._all()[index]
+
+    def __iter__(self) -> Iterator[Message]:
+        return iter(self._all())
+
+
+class Usage(msgspec.Struct):
+    """What a turn has spent."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_micros: int = 0
+
+
+class Turn:
+    """One turn of a run: what came in, what may be done, how it ends.
+
+    Attributes:
+        number: 1 for the run's first turn; it grows with each commit.
+        attempt: 1, and one more for each worker that died in this turn.
+        failures: how often this turn raised before.
+        input: what `start` was given.
+        messages: the thread's conversation; append to it.
+        state: the thread's durable state; change it in place.
+        handed: the handoff that brought the run here, or None.
+        decisions: call id -> what was decided since the last turn.
+        steering: messages that were put into the live run since the last turn.
+    """
+
+    def __init__(
+        self,
+        *,
+        fields: Mapping[str, str],
+        run_id: str,
+        token: str,
+        state: State,
+        messages: Messages,
+        inbox: Sequence[InboxEntry],
+        journal: Mapping[str, str],
+        models: Models,
+        lines: Lines,
+        limit: int,
+        park_after: float,
+        log: logging.LoggerAdapter[logging.Logger],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.run_id, self.token = run_id, token
+        self.thread_id, self.tenant = fields["thread"], fields["tenant"]
+        self.role, self.agent = fields["role"], fields.get("agent", fields["role"])
+        self.number = int(fields["turn"])
+        self.attempt = int(fields.get("attempt") or 0) + 1
+        self.failures = int(fields.get("fails") or 0)
+        self.state, self.messages, self.log = state, messages, log
+        self.usage = Usage()
+        self.inbox = inbox
+        self.events: list[tuple[str, str]] = []
+        self._fields, self._models, self._lines = fields, models, lines
+        self._limit, self._park_after, self._clock = limit, park_after, clock
+        self._journal = {key[2:]: text for key, text in journal.items() if key.startswith("e:")}
+        self._unwritten: list[tuple[str, str]] = []
+        self._ordinal = 0
+        self._input: Any = None
+        self._input_read = False
+
+    # -- what came in ------------------------------------------------------------------------------
+
+    @property
+    def input(self) -> Any:
+        if not self._input_read:
+            text = self._fields.get("input")
+            self._input, self._input_read = decode_json(text) if text else None, True
+        return self._input
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        text = self._fields.get("meta")
+        return dict(decode_json(text)) if text else {}
+
+    @property
+    def deadline(self) -> float | None:
+        """When the run must have ended, in seconds since the epoch."""
+        text = self._fields.get("deadline")
+        return int(text) / 1e6 if text else None
+
+    @property
+    def handed(self) -> Handed | None:
+        text = self._fields.get("handed")
+        if not text:
+            return None
+        body = decode_json(text)
+        return Handed(body["source"], body["reason"], body["context"])
+
+    @property
+    def decisions(self) -> dict[str, Decision]:
+        found = (
+            Decision(e.entry_id, e.body["call_id"], e.body["action"], e.body["payload"], e.body.get("expired", False))
+            for e in self.inbox
+            if e.kind == "decision"
+        )
+        return {decision.call_id: decision for decision in found}
+
+    @property
+    def steering(self) -> list[Any]:
+        return [entry.body for entry in self.inbox if entry.kind == "steer"]
+
+    # -- what may be done --------------------------------------------------------------------------
+
+    async def model(
+        self, name: str, messages: Sequence[Message] | str, *, timeout: float | timedelta = 120.0, **options: Any
+    ) -> ModelReply:
+        """Call a model; the answer is journaled, so a retried turn gets it again and pays nothing.
+
+        Called with `turn.messages` itself, the answer is also appended to the conversation.  Text deltas are
+        streamed to whoever follows the run.
+
+        Raises:
+            UnknownModel: no client has the name.
+            TimeoutError: no answer within `timeout` seconds.
+            RetryLater: the provider refused for longer than a turn should wait; uncaught, the turn parks.
+        """
+        sent: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
+        key = self._key("model", [name, sent, options])
+        client = self._models[name]
+        if (known := self._journal.get(key)) is not None:
+            reply = msgspec.json.decode(known, type=ModelReply)
+        else:
+            begun = self._clock()
+            request = ModelRequest(name.partition(":")[2] or name, sent, {**options, "on_delta": self._on_delta})
+            async with asyncio.timeout(as_seconds(timeout, "timeout")):
+                reply = await client.complete(request)
+            self._keep(key, msgspec.json.encode(reply).decode())
+            self.emit(
+                "model.called",
+                {
+                    "model": reply.model or name,
+                    "input_tokens": reply.input_tokens,
+                    "output_tokens": reply.output_tokens,
+                    "cost_micros": reply.cost_micros,
+                    "seconds": round(self._clock() - begun, 3),
+                    "role": self.role,
+                },
+            )
+        self.usage.input_tokens += reply.input_tokens
+        self.usage.output_tokens += reply.output_tokens
+        self.usage.cost_micros += reply.cost_micros
+        if messages is self.messages:
+            answer: Message = {"role": "assistant", "content": reply.text}
+            if reply.tool_calls:
+                answer["tool_calls"] = reply.tool_calls
+            self.messages.append(answer)
+        return reply
+
+    async def step(
+        self,
+        key: str,
+        fn: Callable[[], Awaitable[T] | T],
+        *,
+        policy: Literal["rerun", "once"] = "rerun",
+    ) -> T:
+        """Run a side effect once it has succeeded: its result (JSON) is journaled until the turn commits.
+
+        After a crash in the middle, ``rerun`` runs it again; ``once`` never does, and raises instead.
+
+        Raises:
+            StepInDoubt: policy ``once``, and an attempt that died had begun it.
+            NotJson, PayloadTooLarge: its result cannot be kept.
+        """
+        if policy not in ("rerun", "once"):
+            raise ValueError(f"policy {policy!r} of step {key!r} is refused: use 'rerun' or 'once'")
+        name = f"step:{key}"
+        known = self._journal.get(name)
+        if known is None and policy == "once":
+            known = await self._lines.step_begin(name, policy, self._take_unwritten())
+        if known is None:
+            value = fn()
+            if inspect.isawaitable(value):
+                value = await value
+            text = encode(value, f"result of step {key!r}", self._limit)
+            known = await self._lines.step_end([*self._take_unwritten(), (name, text)])
+        self._journal[name] = known
+        result: T = decode_json(known)
+        return result
+
+    async def pause(self, seconds: float | timedelta) -> None:
+        """Wait inside the turn; a wait of more than a second gives the place back and the turn resumes here.
+
+        What ran before it is replayed from the journal: put side effects into steps.
+        """
+        wait, key = as_seconds(seconds, "seconds"), self._key("pause", None)
+        known = self._journal.get(key)
+        until = float(known) if known is not None else self._clock() + wait
+        left = until - self._clock()
+        if left <= 0:
+            return
+        if known is None:
+            self._keep(key, repr(until))
+        if left > self._park_after:
+            raise Parked(left, "timer")
+        await asyncio.sleep(left)
+
+    def emit(self, kind: str, data: Any = None) -> None:
+        """Add an event to the run's stream; it appears when the turn commits.
+
+        Raises:
+            NotJson, PayloadTooLarge.
+        """
+        if not kind or kind.startswith(("run.", "turn.", "handoff.", "call.")):
+            raise ValueError(f"event type {kind!r} is refused: it is empty or the runtime's own")
+        self.events.append((kind, encode({} if data is None else data, f"event {kind}", self._limit)))
+
+    def delta(self, kind: str, data: Any) -> None:
+        """Send something to whoever follows the run now; it may be dropped, and is not kept."""
+        self._lines.delta(kind, encode(data, f"delta {kind}", self._limit))
+
+    def _on_delta(self, text: str) -> None:
+        self.delta("text.delta", {"text": text, "role": self.role})
+
+    # -- how it ends -------------------------------------------------------------------------------
+
+    def complete(self, output: Any = None) -> Outcome:
+        """End the run; `output` (JSON) is its result."""
+        return Complete(output)
+
+    def continue_(self) -> Outcome:
+        """Have another turn as soon as a place is free."""
+        return Continue()
+
+    def sleep(self, seconds: float | timedelta) -> Outcome:
+        """Have another turn after `seconds`, holding nothing meanwhile."""
+        return Sleep(as_seconds(seconds, "seconds"))
+
+    def handoff(self, role: str, *, reason: str = "", context: Mapping[str, Any] | None = None) -> Outcome:
+        """Let another agent have the next turn; it sees `context` (JSON) as `turn.handed.context`."""
+        return Handoff(role, reason, context or {})
+
+    def suspend(
+        self,
+        call_id: str,
+        payload: Any = None,
+        *,
+        expires: float | timedelta | None = None,
+        default_action: Literal["resume", "cancel"] = "cancel",
+        default_payload: Any = None,
+        also: Sequence[Ask] = (),
+    ) -> Outcome:
+        """Wait for a decision, holding no worker; the next turn has it in `turn.decisions[call_id]`."""
+        wait = None if expires is None else as_seconds(expires, "expires")
+        first = Ask(call_id, payload, (), wait, default_action, default_payload)
+        return Suspend((first, *also))
+
+    def fail(self, error: str, details: Any = None) -> Outcome:
+        """End the run as failed: trying again would not mend it."""
+        return Fail(error, details)
+
+    # -- the journal -------------------------------------------------------------------------------
+
+    def _key(self, kind: str, body: Any) -> str:
+        self._ordinal += 1
+        digest = hashlib.blake2b(msgspec.json.encode(body, enc_hook=repr), digest_size=6).hexdigest()
+        return f"{kind}:{self._ordinal}:{digest}"
+
+    def _keep(self, key: str, text: str) -> None:
+        self._journal[key] = text
+        self._unwritten.append((key, text))
+
+    def _take_unwritten(self) -> list[tuple[str, str]]:
+        taken, self._unwritten = self._unwritten, []
+        return taken
+
+    def unwritten(self) -> list[tuple[str, str]]:
+        """Results that no step has carried to the journal yet; a retry, a park and a drain do."""
+        return list(self._unwritten)
+
+
+def asked_wait(error: BaseException) -> float | None:
+    """Give the seconds a provider asked us to wait, if the error says so."""
+    if isinstance(error, RetryLater):
+        return error.seconds
+    headers = getattr(getattr(error, "response", None), "headers", None)
+    if headers is not None:
+        try:
+            return max(0.0, float(headers.get("retry-after", "")))
+        except ValueError:
+            return None
+    return None

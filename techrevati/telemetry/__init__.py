@@ -1,0 +1,1 @@
+"""Logs, metrics, traces: a side leaf that listens."""
