@@ -1,0 +1,1 @@
+"""One small file per role pool, made to be copied."""
