@@ -18,9 +18,8 @@ from typing import Any
 
 from tests.benchmarks import ours
 from tests.benchmarks.harness import Arena, Cost, Meter, end_on_sigterm
-from tests.benchmarks.plain_celery import DONE
 from tests.benchmarks.report import Bar, finish, machine, show_machine, table, write_json
-from tests.benchmarks.speed import WrongResult
+from tests.benchmarks.speed import timed
 
 SLACK = 1.3
 
@@ -50,22 +49,9 @@ def hold(arena: Arena, sessions: int, turns: int, sleep: float, per_ticket: int)
     options = {"workers": 1, "concurrency": sessions, "turns_per_ticket": per_ticket}
     with ours.our_fleet(arena, **options) as fleet:
         warm = Meter(arena).read().peak_rss
-        noop = run(arena, fleet, "n", sessions, turns, 0.0)
-        sleeping = run(arena, fleet, "s", sessions, turns, sleep)
+        noop = timed(arena, fleet, "n", sessions, turns)
+        sleeping = timed(arena, fleet, "s", sessions, turns, sleep)
     return Held(sessions, sessions * turns, turns * sleep, noop, sleeping, warm)
-
-
-def run(arena: Arena, fleet: ours.OurFleet, prefix: str, sessions: int, turns: int, sleep: float) -> Cost:
-    """Start the sessions and wait for their ends; check what they say."""
-    inputs = [ours.job(f"{prefix}{number}", turns, sleep) for number in range(sessions)]
-    meter = Meter(arena)
-    runs = fleet.start("bench", inputs)
-    fleet.wait(runs, timeout=600)
-    cost = meter.read()
-    if fleet.turns(runs) != [turns] * sessions:
-        raise WrongResult(f"a session did not do {turns} turns")
-    arena.redis.delete(DONE)
-    return cost
 
 
 def main() -> None:
@@ -77,8 +63,6 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     end_on_sigterm()
-    if why := ours.missing():
-        raise SystemExit(f"cannot run: {why}")
 
     results: list[Held] = []
     facts: dict[str, str] = {}

@@ -76,7 +76,7 @@ class OurSystem:
         self._runs: dict[str, Any] = {}
 
     def start(self, session: str, turns: int) -> None:
-        (self._runs[session],) = self._fleet.start("chain", [{"session": session, "turns": turns}], name=True)
+        (self._runs[session],) = self._fleet.start("chain", [{"session": session, "turns": turns}], named=True)
 
     def last_end(self, sessions: Sequence[str], deadline: float) -> float:
         for session in sessions:
@@ -189,7 +189,6 @@ def run(name: str, options: argparse.Namespace) -> Outcome:
             arena,
             workers=options.workers,
             concurrency=options.places,
-            roles=("bench", "chain"),
             lease_ttl=options.lease_ttl,
         ) as fleet:
             return drive(arena, name, OurSystem(fleet), fleet.workers, options)
@@ -241,8 +240,8 @@ def main() -> None:
     options = parser.parse_args()
     end_on_sigterm()
     names = list(options.systems)
-    if "ours" in names and (why := ours.missing()):
-        print(f"without ours: {why}")
+    if "ours" in names and ours.coordinator() is None:
+        print("without ours: nothing sweeps the leases of killed workers yet")
         names.remove("ours")
 
     with Arena() as arena:
