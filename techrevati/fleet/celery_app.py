@@ -15,7 +15,7 @@ from kombu.entity import Queue
 
 from techrevati.fleet import broker
 from techrevati.fleet.bootsteps import install_steps
-from techrevati.fleet.pool import LoopService
+from techrevati.fleet.loop_thread import LoopService
 from techrevati.fleet.tickets import Serve, ServeSync, TicketTask, role_queue
 from techrevati.fleet.transport import BATCHED
 from techrevati.fleet.watchdogs import WatchdogLimits

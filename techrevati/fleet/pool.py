@@ -10,16 +10,14 @@ Every acknowledgement, state change and broker write happens on the hub's thread
 # mypy: disallow-untyped-calls=False
 # kombu says it is typed, and most of its functions are not.
 
-import asyncio
 import itertools
 import logging
 import select
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from celery.concurrency.base import BasePool
 from celery.exceptions import Terminated
@@ -27,62 +25,15 @@ from celery.worker import state as worker_state
 from kombu.serialization import loads, prepare_accept_content
 
 from techrevati.fleet.doorbell import Doorbell
+from techrevati.fleet.job import Job
+from techrevati.fleet.loop_thread import LoopThread
 from techrevati.fleet.sync_threads import SyncThreads
-from techrevati.fleet.tracer import Call, Interrupt, Outcome, TicketContext, failure, run
-from techrevati.runtime.errors import TechrevatiError
+from techrevati.fleet.tracer import Call, Outcome, TicketContext, failure, run
 
 log = logging.getLogger(__name__)
 
 SIGTERM = 15
-START_WITHIN = 30.0  # s, for the services of the loop
-COLD_GRACE = 5.0  # s, for cancelled turns to let go of their leases, then for services to stop
-
-
-class LoopService(Protocol):
-    """What lives on the pool's loop for as long as the pool does; ``app.techrevati_runtime``."""
-
-    async def start(self, loop: asyncio.AbstractEventLoop, pool: "TaskPool") -> None: ...
-
-    async def stop(self) -> None: ...
-
-
-class LoopDidNotStart(TechrevatiError):
-    """The service of the pool's loop failed, so the worker must not take tickets."""
-
-    def __init__(self, service: str, reason: str) -> None:
-        super().__init__(service, reason)
-        self.service, self.reason = service, reason
-
-    def __str__(self) -> str:
-        return f"worker pool: {self.service} did not start: {self.reason}"
-
-
-class Job:
-    """One task in the pool; Celery keeps a weak reference to it as the apply result."""
-
-    __slots__ = (
-        "__weakref__",
-        "_pool",
-        "ended",
-        "handle",
-        "interrupt",
-        "on_result",
-        "on_timeout",
-        "pid",
-        "timers",
-    )
-
-    def __init__(
-        self, pid: int, pool: "TaskPool", on_result: Callable[..., Any], on_timeout: Callable[..., Any] | None
-    ) -> None:
-        self.pid, self._pool, self.on_result, self.on_timeout = pid, pool, on_result, on_timeout
-        self.handle: asyncio.Task[None] | None = None
-        self.interrupt = Interrupt()
-        self.timers: tuple[asyncio.TimerHandle, ...] = ()
-        self.ended = False
-
-    def terminate(self, signal: int | None = None) -> None:
-        self._pool.terminate_job(self.pid, signal)
+COLD_GRACE = 5.0  # s, for cancelled turns to let go of their leases
 
 
 class TaskPool(BasePool):  # type: ignore[misc]  # celery is untyped
@@ -136,16 +87,9 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery is untyped
         self._accept = prepare_accept_content(self.app.conf.accept_content)
         threads = getattr(self.app, "techrevati_sync_threads", None) or min(self.limit, 32)
         self._threads = SyncThreads(threads, name="techrevati-sync")
-        self.loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run_loop, name="techrevati-loop", daemon=True)
-        self._thread.start()
-        self._service: LoopService | None = getattr(self.app, "techrevati_runtime", None)
-        if self._service is not None:
-            try:
-                self._on_loop(self._service.start(self.loop, self), START_WITHIN)
-            except Exception as error:
-                self._stop_loop()
-                raise LoopDidNotStart(type(self._service).__name__, repr(error)) from error
+        self._loop_thread = LoopThread(getattr(self.app, "techrevati_runtime", None))
+        self.loop = self._loop_thread.loop
+        self._loop_thread.start(self)
 
     def register_with_event_loop(self, hub: Any) -> None:
         hub.add_reader(self._bell.fileno(), self._drain)
@@ -187,21 +131,9 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery is untyped
         if self._stopped:
             return
         self._stopped = True
-        if self._service is not None:
-            try:
-                self._on_loop(self._service.stop(), COLD_GRACE)
-            except Exception:
-                log.exception("%s did not stop cleanly", type(self._service).__name__)
-        self._stop_loop()
+        self._loop_thread.stop()
         self._drain()
         self._bell.ring()  # a signal handler may have run us inside a `wait` further up the stack
-
-    def _stop_loop(self) -> None:
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self._thread.join(COLD_GRACE)
-
-    def _on_loop(self, work: Coroutine[Any, Any, None], timeout: float) -> None:
-        asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout)
 
     # -- the hub's thread
 
@@ -240,7 +172,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery is untyped
         hard_limit: float | None = None,
     ) -> Job:
         """Start a coroutine task; the callbacks come on this thread."""
-        job = Job(next(self._ids), self, on_result, on_timeout)
+        job = Job(next(self._ids), self.terminate_job, on_result, on_timeout)
         self._jobs[job.pid] = job
         self.last_apply = time.monotonic()
         if on_accepted is not None:
@@ -254,7 +186,7 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery is untyped
         return job
 
     def _apply_plain(self, target: Any, args: Any, kwargs: Any, callback: Any, on_accepted: Any) -> Job:
-        job = Job(next(self._ids), self, callback, None)
+        job = Job(next(self._ids), self.terminate_job, callback, None)
         self._jobs[job.pid] = job
         self.last_apply = time.monotonic()
         self._threads.submit(partial(self._run_plain, job, target, args, kwargs, on_accepted))
@@ -282,14 +214,6 @@ class TaskPool(BasePool):  # type: ignore[misc]  # celery is untyped
         return {**info, "active": self.active_count, "free": self.free, "draining": self.draining}
 
     # -- the asyncio thread
-
-    def _run_loop(self) -> None:
-        asyncio.set_event_loop(self.loop)
-        try:
-            self.loop.run_forever()
-            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-        finally:
-            self.loop.close()
 
     def _admit(self) -> None:
         self._inbox_armed = False

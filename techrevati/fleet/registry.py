@@ -75,6 +75,11 @@ def cards_of(reply: Sequence[str] | Mapping[str, str]) -> dict[str, Card]:
     return {name: Card.from_json(name, text) for name, text in pairs}
 
 
+def workers_key(fleet: str) -> str:
+    """Hash: worker -> JSON of its role, places, protocol, and until when its word holds."""
+    return f"workers:{{{fleet}}}"
+
+
 def live_places(entries: Mapping[str, str], now_us: int) -> dict[str, int]:
     """Read a pool's hash: live worker -> places."""
     found = {}

@@ -14,6 +14,9 @@ from techrevati.fleet.state import RawState, write_delta, write_full
 from techrevati.fleet.turn import Turn
 from techrevati.store.calls import CommitSpec, Suspended, after
 
+TRAIL = 64
+"""Agents a handoff remembers: enough to see a ping-pong."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -95,7 +98,8 @@ def commit_of(
             move, when = "sleep", after(wait * 1e6)
         case Handoff(role, reason, context):
             move, target = "handoff", role
-            handed = {"source": turn.agent, "reason": reason, "context": dict(context)}
+            trail = [*turn.trail, turn.agent][-TRAIL:]
+            handed = {"source": turn.agent, "reason": reason, "context": dict(context), "trail": trail}
             body = encode(handed, "handoff context", limits.payload)
         case Suspend(calls):
             move, asks = "suspend", _suspended(calls, limits.payload)

@@ -176,6 +176,12 @@ class Turn:
         return Handed(body["source"], body["reason"], body["context"])
 
     @property
+    def trail(self) -> tuple[str, ...]:
+        """The agents that had the run before, the latest last."""
+        text = self._fields.get("handed")
+        return tuple(decode_json(text).get("trail", ())) if text else ()
+
+    @property
     def decisions(self) -> dict[str, Decision]:
         found = (
             Decision(e.entry_id, e.body["call_id"], e.body["action"], e.body["payload"], e.body.get("expired", False))

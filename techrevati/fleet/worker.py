@@ -4,6 +4,7 @@ Celery pool starts ─▶ WorkerRuntime.start ─▶ Engine.serve for each ticke
 """
 
 import asyncio
+import json
 import logging
 import os
 import socket
@@ -24,6 +25,7 @@ from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
 from techrevati.store.errors import StoreError
 from techrevati.store.keys import PartitionKeys
+from techrevati.store.scripts import PROTOCOL
 from techrevati.store.sync import SyncStore
 from techrevati.store.wire import Ring
 from techrevati.telemetry.tracing import Tracing
@@ -175,6 +177,16 @@ class WorkerRuntime:
                 ]
             )
             self._ready = sum(ready for _, ready in answers)
+            card = {
+                "role": self.role,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "places": places,
+                "protocol": PROTOCOL,
+                "agents": {agent.name: agent.version for agent in self.agents.values() if agent.role == self.role},
+                "until": time.time() + ttl / 1e6 if places else 0,
+            }
+            self._sync.command("HSET", registry.workers_key(self.fleet), self.worker, json.dumps(card))
         except StoreError:
             if places:
                 raise

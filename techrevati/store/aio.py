@@ -60,8 +60,8 @@ class AsyncStore:
         self._flusher: asyncio.Task[None] | None = None
         self._connection: AbstractConnection | None = None
         self._pool: ConnectionPool | None = None
-        self.batches = 0
-        self.calls = 0
+        self.batches = self.calls = self.failures = 0
+        """Round trips, calls in them, and round trips that Redis did not answer."""
 
     async def run(self, call: Call[T]) -> T:
         """Run one call.
@@ -109,6 +109,7 @@ class AsyncStore:
                     await self._exchange(batch)
                     wait = 0.02
                 except (*RETRIABLE, OSError) as error:
+                    self.failures += 1
                     await self._hang_up()
                     if isinstance(error, theirs.AuthenticationError):  # a kind of ConnectionError to redis-py
                         self._fail(batch, error)

@@ -47,7 +47,7 @@ def translate(error: Exception, url: str, what: str = "command") -> TechrevatiEr
         return StoreDenied(shown, str(error))
     if isinstance(error, theirs.OutOfMemoryError):
         return StoreUnfit(f"Redis at {shown} is out of memory", "raise maxmemory or shorten the retention")
-    if isinstance(error, RETRIABLE | OSError):
+    if isinstance(error, (*RETRIABLE, OSError)):
         return StoreUnreachable(shown, str(error) or type(error).__name__)
     return ScriptFault(what, str(error))
 
