@@ -9,7 +9,8 @@ from kombu.connection import Connection
 from techrevati.fleet.bootsteps import ConsumerStalled, CoroutineRun, waiting_work
 from techrevati.fleet.broker import UnsupportedBroker, broker_options, broker_url, is_redis
 from techrevati.fleet.celery_app import make_celery
-from techrevati.fleet.pool import LoopDidNotStart, TaskPool
+from techrevati.fleet.loop_thread import LoopDidNotStart
+from techrevati.fleet.pool import TaskPool
 from techrevati.fleet.tickets import TASK
 from techrevati.fleet.transport import decode_message, room
 

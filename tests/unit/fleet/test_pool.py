@@ -17,7 +17,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from techrevati.fleet.async_task import AsyncTask
 from techrevati.fleet.celery_app import FleetCelery, make_celery
 from techrevati.fleet.doorbell import Doorbell
-from techrevati.fleet.pool import LoopDidNotStart, TaskPool
+from techrevati.fleet.loop_thread import LoopDidNotStart, Places
+from techrevati.fleet.pool import TaskPool
 from techrevati.fleet.sync_threads import SyncThreads
 from techrevati.fleet.tracer import Call, TicketContext, current_request
 
@@ -184,7 +185,7 @@ def test_service_lives_as_long_as_the_loop(app: FleetCelery) -> None:
     told: list[object] = []
 
     class Service:
-        async def start(self, loop: asyncio.AbstractEventLoop, pool: TaskPool) -> None:
+        async def start(self, loop: asyncio.AbstractEventLoop, pool: Places) -> None:
             told.append((loop is asyncio.get_running_loop(), pool.limit))
 
         async def stop(self) -> None:
@@ -199,7 +200,7 @@ def test_service_lives_as_long_as_the_loop(app: FleetCelery) -> None:
 
 def test_service_that_fails_refuses_the_worker(app: FleetCelery) -> None:
     class Broken:
-        async def start(self, loop: asyncio.AbstractEventLoop, pool: TaskPool) -> None:
+        async def start(self, loop: asyncio.AbstractEventLoop, pool: Places) -> None:
             raise OSError("no store")
 
         async def stop(self) -> None: ...
