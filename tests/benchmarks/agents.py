@@ -30,7 +30,11 @@ def side() -> redis.asyncio.Redis:
     """The benchmark's own connection, one pool per event loop: for what is measured, not for state."""
     key = id(asyncio.get_running_loop())
     if key not in _clients:
-        _clients[key] = redis.asyncio.Redis.from_url(os.environ["BENCH_REDIS_URL"], decode_responses=True)
+        # Thousands of turns may end at once: they wait for a connection, a plain pool would refuse them.
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
+            os.environ["BENCH_REDIS_URL"], max_connections=16, timeout=None, decode_responses=True
+        )
+        _clients[key] = redis.asyncio.Redis(connection_pool=pool)
     return _clients[key]
 
 
