@@ -1,0 +1,5 @@
+"""``python -m techrevati.cli``."""
+
+from techrevati.cli.main import main
+
+main()

@@ -1,0 +1,19 @@
+"""The composition root of a coordinator process."""
+
+import asyncio
+import signal
+from collections.abc import Sequence
+
+from techrevati.fleet.agents import Card
+from techrevati.fleet.coordinator import Coordinator
+from techrevati.fleet.results import ring_for
+from techrevati.fleet.settings import Settings
+
+
+async def coordinate(fleet: str, settings: Settings, cards: Sequence[Card]) -> None:
+    """Coordinate until SIGTERM or SIGINT, then give the partitions back."""
+    coordinator = Coordinator(fleet, settings, {card.name: card for card in cards}, ring=ring_for(fleet, settings))
+    loop = asyncio.get_running_loop()
+    for sig in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(sig, coordinator.stop)
+    await coordinator.run()
