@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import inspect
 import logging
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +29,6 @@ from techrevati.fleet.outcome import Parked
 from techrevati.fleet.settings import Settings
 from techrevati.fleet.settle import (
     Limits,
-    after_commit,
     as_outcome,
     cancelled_of,
     commit_of,
@@ -60,6 +60,8 @@ class Running:
     task: "asyncio.Task[Any]"
     active: bool = True
     ending: Ending | None = None
+    until: float = math.inf
+    """When its agent's time is up, on the monotonic clock."""
 
 
 @dataclass(slots=True)
@@ -222,8 +224,7 @@ class Engine:
                 return None, asked
             self.counts.turns += 1
             if after is not None and committed.home:
-                view = after_commit(after, committed.version, turn.token)
-                self._threads.remember(turn.tenant, turn.thread_id, view)
+                self._threads.remember(turn.tenant, turn.thread_id, after)
             elif not committed.home:
                 self._threads.forget(turn.tenant, turn.thread_id)
             return committed.grant, asked
@@ -276,6 +277,7 @@ class Engine:
             try:
                 if agent is None:
                     raise UnknownAgent(turn.agent, tuple(sorted(self.agents)))
+                running.until = begun + agent.timeout
                 outcome = as_outcome(await self._call(agent, turn))
             finally:
                 running.active = False
@@ -291,6 +293,8 @@ class Engine:
                 raise
             if running.ending is Ending.CANCELLED:
                 return cancelled_of(turn, self.worker, self._limits), None, running.ending
+            if running.ending is Ending.TIMED_OUT and agent is not None:
+                return self._failed(turn, agent, TurnTimedOut(turn.role, agent.timeout)), None, None
             return None, None, running.ending
         except Parked as parked:
             self.counts.parked += 1
@@ -304,21 +308,15 @@ class Engine:
         return spec, after, None
 
     async def _call(self, agent: Agent, turn: Turn) -> Any:
-        try:
-            async with asyncio.timeout(agent.timeout) as limit:
-                if agent.is_async:
-                    return await agent.function(turn)
-                loop = asyncio.get_running_loop()
-                if self._executor is None:
-                    self._executor = ThreadPoolExecutor(self.settings.sync_threads, "techrevati-agent")
-                result = await loop.run_in_executor(
-                    self._executor, cast(Callable[[Any], Any], agent.function), SyncTurn(turn, loop)
-                )
-                return await result if inspect.isawaitable(result) else result
-        except TimeoutError as error:
-            if limit.expired():
-                raise TurnTimedOut(turn.role, agent.timeout) from error
-            raise
+        if agent.is_async:
+            return await agent.function(turn)
+        loop = asyncio.get_running_loop()
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(self.settings.sync_threads, "techrevati-agent")
+        result = await loop.run_in_executor(
+            self._executor, cast(Callable[[Any], Any], agent.function), SyncTurn(turn, loop)
+        )
+        return await result if inspect.isawaitable(result) else result
 
     def _failed(self, turn: Turn, agent: Agent | None, error: Exception) -> CommitSpec:
         failure = classify(error)
@@ -394,6 +392,16 @@ class Engine:
             await asyncio.sleep(0)
         while running.task.cancelling():
             running.task.uncancel()
+
+    def stop_late(self) -> None:
+        """Stop the turns that have run longer than their agent allows; the worker's pulse calls it.
+
+        One look at all of them costs less than a timer for each: most turns end long before their limit.
+        """
+        now = self.monotonic()
+        for running in list(self._running.values()):
+            if running.until <= now:
+                self._interrupt(running, Ending.TIMED_OUT)
 
     def stop_turn(self, run_id: str, ending: Ending) -> None:
         """Stop a turn this process has; on the loop."""

@@ -15,7 +15,7 @@ from techrevati.store.keys import PartitionKeys
 from techrevati.store.records import Checkpoint, Grant, ThreadHead
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class View:
     """A thread at one version: its state and messages as JSON texts, never changed in place."""
 

@@ -30,6 +30,7 @@ class Ending(StrEnum):
     LOST = "lost"
     CANCELLED = "cancelled"
     DRAINED = "drained"
+    TIMED_OUT = "timed out"
 
 
 @dataclass(slots=True)

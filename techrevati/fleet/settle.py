@@ -4,7 +4,7 @@ Turn + Outcome ──▶ CommitSpec, and the thread as it will be
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from techrevati.fleet.codec import encode
@@ -34,8 +34,19 @@ def as_outcome(value: Any) -> Outcome:
     return Complete(value)
 
 
-def state_write(view: View, changed: RawState, gone: Sequence[str], limits: Limits) -> tuple[str, str, View]:
-    """Choose between nothing, a delta and the full state; gives the kind, the text and the view after.
+@dataclass(slots=True)
+class StateWrite:
+    """How a state is written ("" not at all, "f" full, "d" delta), and what a worker then knows of it."""
+
+    kind: str
+    text: str
+    state: RawState
+    full_bytes: int
+    since: int
+
+
+def state_write(view: View, changed: RawState, gone: Sequence[str], limits: Limits) -> StateWrite:
+    """Choose between nothing, a delta and the full state.
 
     A full state is written when there is none, when the deltas since have become many, or when the delta is
     not much smaller: loading then reads a bounded number of entries, whatever the thread's age.
@@ -45,12 +56,12 @@ def state_write(view: View, changed: RawState, gone: Sequence[str], limits: Limi
         state = {key: text for key, text in {**view.state, **changed}.items() if key not in gone}
     many = view.since + 1 >= limits.full_every
     if not changed and not gone and not many:
-        return "", "", replace(view, since=view.since + 1)
+        return StateWrite("", "", state, view.full_bytes, view.since + 1)
     delta = write_delta(changed, list(gone))
     if many or view.full_bytes == 0 or len(delta) * 2 >= view.full_bytes:
         full = write_full(state)
-        return "f", full, replace(view, state=state, full_bytes=len(full), since=0)
-    return "d", delta, replace(view, state=state, since=view.since + 1)
+        return StateWrite("f", full, state, len(full), 0)
+    return StateWrite("d", delta, state, view.full_bytes, view.since + 1)
 
 
 def _suspended(asks: Sequence[Ask], limit: int) -> list[Suspended]:
@@ -85,7 +96,7 @@ def commit_of(
         NotJson, PayloadTooLarge: something it made cannot be kept.  Nothing was written.
     """
     changed, gone = turn.state.changes()
-    kind, text, view = state_write(view, changed, gone, limits)
+    written = state_write(view, changed, gone, limits)
     added = [encode(message, "message", limits.payload) for message in turn.messages.added]
     move, when, target, body, asks = "continue", "", "", "", list[Suspended]()
     match outcome:
@@ -125,23 +136,27 @@ def commit_of(
         when=when,
         target=target,
         body=body,
-        state_kind=kind,
-        state=text,
+        state_kind=written.kind,
+        state=written.text,
         cost=cost,
         usage=f"{usage.input_tokens} {usage.output_tokens} {usage.cost_micros}" if spent else "",
-        keep_from=str(max(0, view.version - limits.keep_checkpoints)) if kind == "f" else "",
-        bytes=len(text) + sum(map(len, added)),
+        keep_from=str(max(0, view.version - limits.keep_checkpoints)) if written.kind == "f" else "",
+        bytes=len(written.text) + sum(map(len, added)),
         messages=added,
         events=events,
         inbox=[entry.entry_id for entry in turn.inbox],
         calls=asks,
     )
-    return spec, replace(view, stored=view.stored + len(added), messages=(*view.messages, *added))
-
-
-def after_commit(view: View, version: int, token: str) -> View:
-    """Give the thread as this worker remembers it once the commit stands."""
-    return replace(view, version=version, commit=token)
+    return spec, View(
+        view.version + 1,
+        turn.token,
+        view.spans,
+        view.stored + len(added),
+        written.state,
+        (*view.messages, *added) if added else view.messages,
+        written.full_bytes,
+        written.since,
+    )
 
 
 def retry_of(turn: Turn, worker: str, failure: str, wait: float, error: str) -> CommitSpec:

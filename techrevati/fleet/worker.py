@@ -32,6 +32,9 @@ from techrevati.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
 
+PULSE = 0.1
+"""Seconds between two signs of life of the loop, and how late a turn's time limit may fire."""
+
 Template = Callable[[str, int], str]
 """Gives the ticket template of a (role, partition), or "" where the broker is not the store's Redis."""
 
@@ -195,7 +198,9 @@ class WorkerRuntime:
         assert self._leases is not None
         while True:
             self._leases.loop_seen = time.monotonic()
-            await asyncio.sleep(0.5)
+            if self.engine is not None:
+                self.engine.stop_late()
+            await asyncio.sleep(PULSE)
 
     def _heard_stop(self, run_id: str | None) -> None:
         """A run of ours was cancelled or revoked: the next renewal would say which; ask now."""

@@ -156,7 +156,11 @@ class AsyncStore:
     async def _connect(self) -> AbstractConnection:
         if self._pool is None:
             self._pool = ConnectionPool.from_url(
-                self.url, decode_responses=True, protocol=2, socket_connect_timeout=5, retry=Retry(NoBackoff(), 0)
+                self.url, decode_responses=True,
+                protocol=2,
+                socket_connect_timeout=5,
+                socket_timeout=None,  # one timeout per batch, in `_exchange`, not one per reply
+                retry=Retry(NoBackoff(), 0),
             )
         connection: AbstractConnection = self._pool.make_connection()
         await connection.connect()

@@ -3,9 +3,11 @@
     start(keys, ...) ──▶ Call ──SyncStore.run | AsyncStore.run──▶ Started
 
 Replies are ``{code, roles that want a ticket sent, ...}``; negative codes become errors here.
+What is built for every turn is not frozen: setting a frozen field costs four times as much.
 All times are microseconds; `When` is "+us" from now, "=us" absolute, or "" for none.
 """
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NoReturn, TypeVar
@@ -20,9 +22,10 @@ Arg = str | bytes | int
 
 HEARTBEAT_TTL = 15_000_000
 LINE_MAX = 100
+_batches = itertools.count(1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Call(Generic[T]):
     """One script call on one partition, and how to read the answer."""
 
@@ -136,7 +139,7 @@ def start(keys: PartitionKeys, spec: StartSpec) -> Call[Started]:
     return Call("run_start", keys, args, parse)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class ClaimSpec:
     """Who claims: a role's worker, for how long, with or without a ticket in hand."""
 
@@ -180,7 +183,7 @@ class Suspended:
     default: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class CommitSpec:
     """The end of a turn; see ``lua/turn_commit.lua``."""
 
@@ -307,12 +310,17 @@ def step_end(keys: PartitionKeys, run_id: str, token: str, journal: Iterable[tup
 def live_append(
     keys: PartitionKeys, run_id: str, token: str, cap: int, ttl_ms: int, deltas: Iterable[tuple[str, str]]
 ) -> Call[tuple[int, int]]:
+    """Add deltas; gives the event they follow and the last one's number behind it.
+
+    A token belongs to one process, so a count within it tells a batch that is sent again from the next.
+    """
+
     def parse(reply: Sequence[Any]) -> tuple[int, int]:
         if reply[0] < 0:
             refuse("live_append", reply, run_id=run_id, token=token)
         return int(reply[2]), int(reply[3])
 
-    return Call("live_append", keys, [run_id, token, cap, ttl_ms, *_flat(deltas)], parse)
+    return Call("live_append", keys, [run_id, token, cap, ttl_ms, next(_batches), *_flat(deltas)], parse)
 
 
 def inbox_put(keys: PartitionKeys, run_id: str, entry_id: str, kind: str, call_id: str, body: str) -> Call[bool]:
@@ -338,6 +346,8 @@ def cancel(keys: PartitionKeys, run_id: str, reason: str, grace_us: int) -> Call
 
 
 def retry(keys: PartitionKeys, run_id: str, line_max: int = LINE_MAX) -> Call[str]:
+    """Send a run that ended unwell back to work; gives its home."""
+
     def parse(reply: Sequence[Any]) -> str:
         if reply[0] < 0:
             refuse("run_retry", reply, run_id=run_id)

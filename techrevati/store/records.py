@@ -144,7 +144,7 @@ class InboxEntry:
         return cls(entry_id, int(order), kind, decode_json(body))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ThreadHead:
     """The newest version of a thread, without its contents."""
 
@@ -206,7 +206,7 @@ _GRANT_MORE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Grant:
     """A leased turn and all that is needed to run it."""
 
@@ -244,7 +244,7 @@ class Grant:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Claimed:
     """The answer to a claim: a grant, or how much ready work another lane holds."""
 
@@ -252,7 +252,7 @@ class Claimed:
     ready: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Committed:
     """The answer to a commit; `first` is False when the same commit had been made before."""
 
