@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from tests.benchmarks import ours, plain_celery
-from tests.benchmarks.chain import ENDED, HISTORY, MEAN, STARTED, Begun, Kill, Verdict, judge, recoveries
+from tests.benchmarks.chain import ENDED, HISTORY, MEAN, STARTED, Begun, Kill, Verdict, is_whole, judge, recoveries
 from tests.benchmarks.harness import Arena, Started, end_on_sigterm
 from tests.benchmarks.report import Bar, finish, machine, percentile, show_machine, table, write_json
 
@@ -41,6 +41,9 @@ class System(Protocol):
         """Wait until all sessions ended, or until `deadline`; give the instant of the last end seen."""
 
     def links(self, session: str) -> Sequence[str]: ...
+
+    def fate(self, session: str) -> str:
+        """Say in a line what became of a session that is not whole."""
 
 
 class PlainSystem:
@@ -66,6 +69,9 @@ class PlainSystem:
         found: Any = self._arena.redis.lrange(HISTORY + session, 0, -1)
         return [str(link) for link in found]
 
+    def fate(self, session: str) -> str:
+        return f"{session}: {len(self.links(session))} links"
+
 
 class OurSystem:
     """Our fleet; the chain is the thread's state, and its messages are the record of its commits."""
@@ -85,6 +91,13 @@ class OurSystem:
 
     def links(self, session: str) -> Sequence[str]:
         return self._fleet.links(session)
+
+    def fate(self, session: str) -> str:
+        found = self._runs[session].status()
+        return (
+            f"{session}: {len(self.links(session))} links, {found.status} in {found.home or 'no home'}, "
+            f"turn {found.turn}, attempt {found.attempt}, {found.why} {found.error or ''}".rstrip(", ")
+        )
 
 
 @dataclass(slots=True)
@@ -137,6 +150,7 @@ class Outcome:
     kills: int
     waits: Sequence[float]  # s from a kill to the second begin of each turn it interrupted
     refusals: int | None  # stale commits that fencing refused; None = the system does not count them
+    broken: Sequence[str]  # what became of each session that is not whole
 
     @property
     def goodput(self) -> float:
@@ -164,6 +178,7 @@ def drive(arena: Arena, name: str, system: System, workers: Sequence[Started], o
     raw: Any = arena.redis.lrange(STARTED, 0, -1)
     begun = [Begun.decode(text) for text in raw]
     histories = {session: system.links(session) for session in sessions}
+    broken = [one for one in sessions if not is_whole(one, histories[one], options.turns)]
     return Outcome(
         name,
         len(sessions) * options.turns / (arrived - begin),
@@ -172,6 +187,7 @@ def drive(arena: Arena, name: str, system: System, workers: Sequence[Started], o
         len(killer.kills),
         recoveries(killer.kills, begun),
         refusals(arena) if name == "ours" else None,
+        [system.fate(session) for session in broken],
     )
 
 
@@ -239,20 +255,19 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     end_on_sigterm()
-    names = list(options.systems)
-    if "ours" in names and ours.coordinator() is None:
-        print("without ours: nothing sweeps the leases of killed workers yet")
-        names.remove("ours")
 
     with Arena() as arena:
         facts = machine(arena.server_version())
-    outcomes = [run(name, options) for name in names]
+    outcomes = [run(name, options) for name in options.systems]
     print(show_machine(facts))
     print(
         f"\n{options.workers} workers x {options.places} places, {options.load:.0%} of saturation, "
         f"kill -9 every {options.every:g} s for {options.seconds:g} s, seed {options.seed}\n"
     )
     print(show(outcomes), end="\n\n")
+    for one in outcomes:
+        for fate in one.broken if one.name == "ours" else ():
+            print(f"not whole: {fate}")
     bars = [bar for one in outcomes if one.name == "ours" for bar in bars_of(one, options.lease_ttl)]
     record: dict[str, Any] = {"benchmark": "goodput", "options": vars(options), "machine": facts}
     record["outcomes"] = [
@@ -269,6 +284,7 @@ def main() -> None:
             "kills": one.kills,
             "recoveries": list(one.waits),
             "refusals": one.refusals,
+            "broken": list(one.broken),
         }
         for one in outcomes
     ]

@@ -9,7 +9,6 @@ command line to run processes, `Client` to start runs and read them, the environ
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any
 
 import msgspec
@@ -24,13 +23,6 @@ AGENTS = "tests.benchmarks.agents"
 FLEET = "bench"
 ROLE = "bench"
 TENANT = "default"
-
-
-def coordinator() -> tuple[str, ...] | None:
-    """Give the coordinator's command line, or None while the product has none."""
-    if find_spec("techrevati.cli.main") is None:
-        return None
-    return ("python", "-m", "techrevati.cli.main", "coordinator", f"{AGENTS}:fleet")
 
 
 class OurFleet:
@@ -60,8 +52,8 @@ class OurFleet:
         }
         if lease_ttl is not None:
             self.env["TECHREVATI_LEASE_TTL"] = str(lease_ttl)
-        if command := coordinator():
-            arena.spawn("coordinator", *command, env=self.env)
+        coordinator = ("python", "-m", "techrevati.cli", "coordinator", f"{AGENTS}:fleet")
+        arena.spawn("coordinator", *coordinator, env=self.env)
         celery = ("python", "-m", "celery", "-A", AGENTS, "worker", "-l", "warning")
         self.workers: list[Started] = [
             arena.spawn(f"worker-{number}", *celery, "-n", f"worker-{number}@%h", env=self.env)
