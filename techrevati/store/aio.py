@@ -156,7 +156,8 @@ class AsyncStore:
     async def _connect(self) -> AbstractConnection:
         if self._pool is None:
             self._pool = ConnectionPool.from_url(
-                self.url, decode_responses=True,
+                self.url,
+                decode_responses=True,
                 protocol=2,
                 socket_connect_timeout=5,
                 socket_timeout=None,  # one timeout per batch, in `_exchange`, not one per reply

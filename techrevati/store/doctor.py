@@ -181,9 +181,11 @@ def _thread(p: Partition, t: Thread) -> Iterator[_Raw]:
 
 def _role(p: Partition, r: Role) -> Iterator[_Raw]:
     held = sum(map(len, r.queues.values())) + len(r.last)
-    stamp = f"{r.ready} {held} {r.virtual}"
+    stamp = f"{r.ready} {held} {r.lasts} {r.virtual}"
     if held != r.ready:
         yield "account", r.name, f"counts {r.ready} ready runs, {held} are", stamp
+    if r.lasts != len(r.last):
+        yield "account", r.name, f"counts {r.lasts} runs in the last lane, {len(r.last)} are", stamp
     if r.out < 0:
         yield "account", r.name, f"counts {r.out} tickets out", stamp
     queued = {tenant for tenant, queue in r.queues.items() if queue}

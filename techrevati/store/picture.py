@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from techrevati.store.calls import Arg
 from techrevati.store.keys import PartitionKeys, coordinator_queue, queue_name
+from techrevati.store.records import pairs
 from techrevati.store.sync import SyncStore
 from techrevati.store.twin.records import Delta, Entry, Event, Partition, Pending, Role, Run, Thread, Version
 
@@ -28,7 +29,7 @@ _CORE = (
     *("v0", "f0", "k0", "commit", "released", "reason", "seq", "lseq", "ln", "wakes", "inbox_n"),
 )
 _TEXTS = ("handed", "waits", "output", "error", "reply", "lb", "tin", "tout", "micros")
-_OWN = frozenset((*_CORE, *_TEXTS, "j", "lane"))
+_OWN = frozenset((*_CORE, *_TEXTS, "j", "kids"))
 
 
 def take(store: SyncStore, keys: PartitionKeys, *, contents: bool = False) -> Partition:
@@ -64,7 +65,7 @@ def _scan(store: SyncStore, key: str) -> dict[str, float]:
     found, cursor = dict[str, float](), 0
     while True:
         cursor, page = store.command("ZSCAN", key, cursor, "COUNT", PAGE)
-        found.update(page)
+        found.update((member, float(score)) for member, score in pairs(page).items())
         if int(cursor) == 0:
             return found
 
@@ -81,8 +82,9 @@ def _head(store: SyncStore, keys: PartitionKeys, p: Partition) -> None:
     clock, weights, sweeper = store.commands(
         [("HGETALL", keys.clock), ("HGETALL", keys.weights), ("HMGET", keys.sweeper, "holder", "until")]
     )
+    clock = pairs(clock)
     p.clock, p.minimum = _int(clock, "us"), _maybe(clock, "min")
-    p.weights = {tenant: float(weight) for tenant, weight in weights.items()}
+    p.weights = {tenant: float(weight) for tenant, weight in pairs(weights).items()}
     p.sweeper = (sweeper[0], int(sweeper[1])) if sweeper[0] else None
     p.due, p.routes = _scan(store, keys.due), _scan(store, keys.routes)
     p.deadlines, p.created, p.ended = (
@@ -96,15 +98,17 @@ def _role(store: SyncStore, keys: PartitionKeys, name: str) -> Role:
     account, running, pool = store.commands(
         [("HGETALL", keys.tickets(name)), ("HGETALL", keys.running(name)), ("HGETALL", keys.pool(name))]
     )
+    account = pairs(account)
     r = Role(name, known=True)
     r.ready, r.out, r.window = _int(account, "ready"), _int(account, "out"), _int(account, "window")
+    r.lasts = _int(account, "last")
     r.virtual = float(account.get("v") or 0)
     r.since, r.patience, r.sent = _int(account, "since"), _int(account, "patience"), _int(account, "n")
     r.template, r.cap = account.get("template", ""), _maybe(account, "cap")
     r.tags, r.capped = _scan(store, keys.ready(name)), _scan(store, keys.capped(name))
     r.fair, r.last = _scan(store, keys.fair(name)), _scan(store, keys.last(name))
-    r.running = {tenant: int(n) for tenant, n in running.items()}
-    for worker, text in pool.items():
+    r.running = {tenant: int(n) for tenant, n in pairs(running).items()}
+    for worker, text in pairs(pool).items():
         places, expires = text.split(":")
         r.pool[worker] = int(places), int(expires)
     for tenant in {*r.tags, *r.capped, *r.fair}:
@@ -135,7 +139,9 @@ def _runs(store: SyncStore, keys: PartitionKeys, p: Partition, ids: Iterable[str
             asked.append(("XREVRANGE", events, "+", "-", "COUNT", 1))
         found = store.commands(asked)
         for run_id, (fields, count, first, last) in zip(chunk, chunks(found, 4), strict=True):
-            if not contents:
+            if contents:
+                fields = pairs(fields)
+            else:
                 fields = {name: value for name, value in zip(names, fields, strict=True) if value is not None}
             if "tenant" not in fields:
                 continue
@@ -220,11 +226,11 @@ def _contents(store: SyncStore, keys: PartitionKeys, run: Run, fields: Fields) -
             ("XRANGE", keys.live(run.id), "-", "+"),
         ]
     )
-    for entry_id, text in inbox.items():
+    for entry_id, text in pairs(inbox).items():
         order, kind, body = text.split(" ", 2)
         run.inbox[entry_id] = Entry(int(order), kind, body)
-    run.journal, run.decided, run.kids = journal, decided, set(kids)
-    for name, value in asked.items():
+    run.journal, run.decided, run.kids = pairs(journal), pairs(decided), set(kids)
+    for name, value in pairs(asked).items():
         what, _, call_id = name.partition(":")
         if what == "id":
             run.calls[call_id] = value
@@ -232,10 +238,11 @@ def _contents(store: SyncStore, keys: PartitionKeys, run: Run, fields: Fields) -
             expires, _, default = value.partition(" ")
             run.expiries[call_id] = Pending(int(expires), default)
     for entry_id, said in events:
-        said = dict(said)
+        said = pairs(said)
         run.events.append(Event(int(entry_id.partition("-")[0]), said.pop("type"), said.pop("c"), said))
     for entry_id, said in live:
         seq, _, n = entry_id.partition("-")
+        said = pairs(said)
         run.live.append(Delta(int(seq), int(n), said["type"], int(said["attempt"]), said["data"]))
 
 
@@ -254,11 +261,11 @@ def _threads(store: SyncStore, keys: PartitionKeys, p: Partition, contents: bool
             lined.update(line)
             if not fields and not line:
                 continue
-            p.threads[owner] = t = parse_thread(*owner, fields)
+            p.threads[owner] = t = parse_thread(*owner, pairs(fields))
             t.line = line
             if more:
                 t.messages = more[0]
-                t.versions = [_version(entry_id, said) for entry_id, said in more[1]]
+                t.versions = [_version(entry_id, pairs(said)) for entry_id, said in more[1]]
     return lined
 
 

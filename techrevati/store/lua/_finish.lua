@@ -1,9 +1,9 @@
 -- Finish: the one way a run becomes terminal, whoever ends it.
 -- Twin: techrevati.store.twin.finish
+local STOPS, GRACE, stop = 0, 10000000, nil
 
 -- Put an entry into a run's inbox; an id beginning with "~" does not wake it.
 local function inbox_add(r, id, kind, json)
-  if call('HEXISTS', K('inbox', r.id), id) == 1 then return false end
   put(r, 'inbox_n', f0(num(r.inbox_n) + 1))
   call('HSET', K('inbox', r.id), id, r.inbox_n .. ' ' .. kind .. ' ' .. json)
   if string.sub(id, 1, 1) ~= '~' then
@@ -13,41 +13,66 @@ local function inbox_add(r, id, kind, json)
       ready_add(r)
     end
   end
-  return true
 end
 
--- extra: more fields for the run's record (output, error).  by: who writes the event.
-local function finish(r, status, by, ...)
+-- An operator may send these back to work, so what reached them is kept as long as they are.
+local function retriable(r) return r.status == 'dead' or r.status == 'failed' or r.status == 'cancelled' end
+
+local function kids_of(r)
+  local kids = r.kids ~= '' and call('SMEMBERS', K('kids', r.id)) or {}
+  table.sort(kids)
+  return kids
+end
+
+-- The parent hears of it, also one that ended but may be sent back.  The number keeps a second end apart.
+local function tell_parent(r, status)
+  local parent = run_of(r.parent)
+  if not parent or (terminal(parent) and not retriable(parent)) then return end
+  inbox_add(parent, 'child:' .. r.id .. ':' .. r.seq, 'child', '{"run_id":"' .. r.id .. '","status":"' .. status .. '"}')
+  if terminal(parent) then call('PEXPIRE', K('inbox', parent.id), f0(RUN_TTL)) end
+end
+
+-- more: further fields for the run's record (output, error, reason).  by: who writes the event.
+local function finish(r, status, by, field, value)
+  need(r, 'idem', 'parent', 'inbox_n', 'kids')
+  local routing = r.home == 'routes' or (r.home == 'due' and r.token == '' and r.why == 'route')
   leave(r)
-  put(r, 'home', '', 'status', status, 'token', '', 'why', '', 'until', '', 'ended', f0(NOW), ...)
-  local extra = { ... }
-  local shown = {}
-  for i = 1, #extra, 2 do
-    if extra[i] == 'error' or extra[i] == 'reason' then shown[#shown + 1] = extra[i] shown[#shown + 1] = extra[i + 1] end
-  end
-  event(r, by, 'run.' .. status, unpack(shown))
+  put(r, 'home', '', 'status', status, 'token', '', 'why', '', 'until', '', 'ended', f0(NOW), field, value)
+  if routing then put(r, 'resume', 'routes') end
+  if field == 'output' then event(r, by, 'run.' .. status) else event(r, by, 'run.' .. status, field, value) end
   call('ZREM', DEADLINES, r.id)
-  call('DEL', K('inbox', r.id), K('journal', r.id), K('calls', r.id), K('kids', r.id))
   call('ZADD', 'ended:' .. TAG, f0(NOW + RUN_TTL * 1000), r.id)
-  for _, kind in ipairs({ 'run', 'events', 'live', 'decided' }) do call('PEXPIRE', K(kind, r.id), f0(RUN_TTL)) end
+  local kept = { 'run', 'events', 'decided', 'inbox', 'journal', 'calls', 'kids' }
+  local n = r.inbox_n == '' and 2 or 3
+  if retriable(r) then n = 7 end
+  for i = 1, n do call('PEXPIRE', K(kept[i], r.id), f0(RUN_TTL)) end
+  local kids = (status == 'cancelled' or status == 'superseded') and kids_of(r) or {}
+  if n < 7 then
+    call('DEL', K('inbox', r.id), K('journal', r.id), K('calls', r.id), K('kids', r.id))
+    if num(r.wakes) ~= 0 then put(r, 'wakes', '0') end
+  end
   if r.idem ~= '' then call('PEXPIRE', K('idem', r.idem), 86400000) end
 
   local t = thread_of(r)
   if t.active == r.id then
-    put(t, 'active', '')
-    local next_id = call('LPOP', K('line', t.name))
-    local follower = next_id and run_of(next_id)
-    if follower then activate(follower) else
-      put(t, 'ttl', '1')
+    local follower
+    repeat
+      local id = call('LPOP', K('line', t.name))
+      follower = id and run_of(id)
+    until follower or not id
+    if follower then
+      need(follower, 'resume', 'next_at', 'priority')
+      activate(follower)
+    else
+      put(t, 'active', '', 'ttl', '1')
       for _, kind in ipairs({ 'thread', 'msgs', 'ckpt' }) do call('PEXPIRE', K(kind, t.name), f0(THREAD_TTL)) end
     end
   end
 
-  if r.parent ~= '' then
-    local parent = run_of(r.parent)
-    if parent and not terminal(parent) then
-      inbox_add(parent, 'child:' .. r.id, 'child', '{"run_id":"' .. r.id .. '","status":"' .. status .. '"}')
-    end
+  if r.parent ~= '' then tell_parent(r, status) end
+  for _, id in ipairs(kids) do
+    local kid = run_of(id)
+    if kid then stop(kid, 'its parent was ' .. status, GRACE) end
   end
 end
 
@@ -57,8 +82,7 @@ local function flag(r, reason, grace)
   if r.cancel == '' then
     put(r, 'cancel', reason, 'cancel_by', f0(NOW + grace))
     event(r, '-', 'run.cancelling', 'reason', reason)
-    local at = math.min(num(call('ZSCORE', DUE, r.id)), NOW + grace)
-    call('ZADD', DUE, f0(at), r.id)
+    call('ZADD', DUE, f0(min(num(call('ZSCORE', DUE, r.id)), NOW + grace)), r.id)
     call('PUBLISH', 'stop:' .. TAG, r.id)
   end
 end
@@ -69,17 +93,21 @@ local function revoke(r, status, ...)
   finish(r, status, '-', ...)
 end
 
--- Cancel a run and its sub-agents (<= 128 each, by run_start).
-local function cancel_tree(r, reason, grace, depth)
-  if not terminal(r) then
-    if depth < 8 then
-      for _, id in ipairs(call('SMEMBERS', K('kids', r.id))) do
-        local kid = run_of(id)
-        if kid then cancel_tree(kid, reason, grace, depth + 1) end
-      end
+-- Cancel a run and its sub-agents.  A script ends 128 at most: the rest stands due, flagged, for the sweep.
+stop = function(r, reason, grace)
+  if terminal(r) then return end
+  if leased(r) then
+    flag(r, reason, grace)
+    for _, id in ipairs(kids_of(r)) do
+      local kid = run_of(id)
+      if kid then stop(kid, reason, grace) end
     end
-    if r.home == 'due' and r.token ~= '' then flag(r, reason, grace) else
-      finish(r, 'cancelled', '-', 'reason', reason)
-    end
+  elseif STOPS < 128 or r.home == 'line' then
+    STOPS = STOPS + 1
+    finish(r, 'cancelled', '-', 'reason', reason)
+  elseif r.cancel == '' then
+    leave(r)
+    put(r, 'cancel', reason, 'cancel_by', f0(NOW))
+    due_add(r, NOW, 'cancel')
   end
 end

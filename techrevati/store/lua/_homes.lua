@@ -1,14 +1,16 @@
 -- Homes: where a run that is not terminal stands, and how it gets there and leaves.
 -- Twin: techrevati.store.twin.homes
 
+local function fleet_of() return string.match(TAG, '^{(.*):(%d+)}$') end
+
 -- Tickets.  `sure` sends one although the account says enough are out: a dead worker may have held them.
 local function offer(a, sure)
   if a.window > 0 and a.ready > 0 and (sure or a.out < min(a.ready, a.window)) then
     a.out, a.dirty = a.out + 1, true
-    local template = call('HGET', K('tickets', a.role), 'template')
-    if template then
-      local id = PART .. '-' .. call('HINCRBY', K('tickets', a.role), 'n', 1)
-      call('LPUSH', FLEET .. '.role.' .. a.role, (string.gsub(template, '@TICKET@', id)))
+    if a.template then
+      local fleet, part = fleet_of()
+      a.n = a.n + 1
+      call('LPUSH', fleet .. '.role.' .. a.role, (string.gsub(a.template, '@TICKET@', part .. '-' .. f0(a.n))))
     else
       WANTED[#WANTED + 1] = a.role
     end
@@ -23,6 +25,7 @@ local function ready_add(r, quiet)
   if num(r.maxa) > 1 and num(r.attempt) >= num(r.maxa) - 1 then
     put(r, 'home', 'last', 'status', 'queued', 'why', '', 'until', '')
     call('ZADD', K('last', r.role), r.score, r.id)
+    a.last = a.last + 1
   else
     put(r, 'home', 'ready', 'status', 'queued', 'why', '', 'until', '')
     local runs = K('ready', r.role .. ':' .. r.tenant)
@@ -39,45 +42,69 @@ local function ready_add(r, quiet)
 end
 
 local function tenant_gone(a, tenant)
-  local tag = call('ZSCORE', K('ready', a.role), tenant) or call('ZSCORE', K('capped', a.role), tenant)
-  call('ZREM', K('ready', a.role), tenant)
-  if a.cap then call('ZREM', K('capped', a.role), tenant) end
+  local tag = call('ZSCORE', K('ready', a.role), tenant)
+  if tag then call('ZREM', K('ready', a.role), tenant) else
+    tag = call('ZSCORE', K('capped', a.role), tenant)
+    call('ZREM', K('capped', a.role), tenant)
+  end
   if num(tag) > a.v then call('ZADD', K('fair', a.role), tag, tenant) end
+end
+
+-- A tenant below its cap again competes with the tag it had.
+local function uncap(a, tenant)
+  local tag = call('ZSCORE', K('capped', a.role), tenant)
+  if tag then
+    call('ZREM', K('capped', a.role), tenant)
+    call('ZADD', K('ready', a.role), tag, tenant)
+    offer(a)
+  end
 end
 
 -- Turns running now are counted where a cap was set, and only those claimed since.
 local function running(r, delta)
-  if not account(r.role).cap then return end
-  if delta < 0 and r.counted ~= '1' then return end
-  put(r, 'counted', delta > 0 and '1' or '')
+  if delta > 0 then
+    if not account(r.role).cap then return end
+    put(r, 'counted', '1')
+  else
+    if r.counted ~= '1' then return end
+    put(r, 'counted', '')
+  end
   local n = call('HINCRBY', K('running', r.role), r.tenant, delta)
   if n <= 0 then call('HDEL', K('running', r.role), r.tenant) end
-  if delta < 0 then
-    local tag = call('ZSCORE', K('capped', r.role), r.tenant)
-    if tag then
-      call('ZREM', K('capped', r.role), r.tenant)
-      call('ZADD', K('ready', r.role), tag, r.tenant)
-      offer(account(r.role))
-    end
-  end
+  if delta < 0 then uncap(account(r.role), r.tenant) end
 end
 
 -- Stand in `due`: look again at `at` (us, or +inf), because of `why`.
 local function due_add(r, at, why)
-  put(r, 'home', 'due', 'status', 'waiting', 'why', why, 'until', at == math.huge and '' or f0(at))
-  call('ZADD', DUE, score(at), r.id)
+  local never = at == math.huge
+  put(r, 'home', 'due', 'status', 'waiting', 'why', why, 'until', never and '' or f0(at))
+  call('ZADD', DUE, never and '+inf' or f0(at), r.id)
+end
+
+-- Stand in `routes`, and wake a coordinator.  Its list is bounded: an entry says only "look".
+local function routes_add(r)
+  put(r, 'home', 'routes', 'status', 'waiting', 'why', 'handoff', 'until', '')
+  call('ZADD', ROUTES, f0(NOW), r.id)
+  local fleet, part = fleet_of()
+  local bell = fleet .. '.coordinator'
+  if call('LLEN', bell) < 1024 then call('LPUSH', bell, part) end
+end
+
+local function line_add(r)
+  put(r, 'home', 'line', 'status', 'queued', 'why', '', 'until', '')
+  call('RPUSH', K('line', tkey(r)), r.id)
 end
 
 local function leave(r)
   if r.home == 'ready' then
     local a, runs = account(r.role), K('ready', r.role .. ':' .. r.tenant)
     call('ZREM', runs, r.id)
-    if call('ZCARD', runs) == 0 then tenant_gone(a, r.tenant) end
+    if call('EXISTS', runs) == 0 then tenant_gone(a, r.tenant) end
     a.ready, a.dirty = a.ready - 1, true
   elseif r.home == 'last' then
     local a = account(r.role)
     call('ZREM', K('last', r.role), r.id)
-    a.ready, a.dirty = a.ready - 1, true
+    a.ready, a.last, a.dirty = a.ready - 1, a.last - 1, true
   elseif r.home == 'due' then
     call('ZREM', DUE, r.id)
     if r.token ~= '' then
@@ -99,12 +126,9 @@ local function activate(r, quiet)
     put(t, 'ttl', '')
     for _, kind in ipairs({ 'thread', 'msgs', 'ckpt' }) do call('PERSIST', K(kind, t.name)) end
   end
-  put(r, 'v0', t.version, 'f0', t.full)
-  if num(r.next_at) > NOW then due_add(r, tonumber(r.next_at), 'start') else ready_add(r, quiet) end
-end
-
--- Wake a coordinator: it places the handoffs of this partition.  Its list is bounded: an entry says only "look".
-local function ring_coordinator()
-  local bell = FLEET .. '.coordinator'
-  if call('LLEN', bell) < 1024 then call('LPUSH', bell, PART) end
+  put(r, 'v0', t.version, 'f0', t.full, 'k0', t.base ~= '' and t.base or t.full)
+  if r.resume == 'routes' then                      -- sent back after its handoff could not be placed
+    put(r, 'resume', '')
+    routes_add(r)
+  elseif num(r.next_at) > NOW then due_add(r, tonumber(r.next_at), 'start') else ready_add(r, quiet) end
 end

@@ -1,7 +1,6 @@
 -- Unit of work: names, clock, records.  Loads each record once, writes each once, at `reply`.
 -- Mirrors: techrevati.store.keys.PartitionKeys (names), techrevati.store.twin.unit (the rest)
 local TAG = string.sub(KEYS[1], 7)                  -- KEYS[1] is "clock:{fleet:p}"
-local FLEET, PART = string.match(TAG, '^{(.*):(%d+)}$')
 local DUE, ROUTES, DEADLINES = 'due:' .. TAG, 'routes:' .. TAG, 'deadlines:' .. TAG
 local MID = ':' .. TAG .. ':'
 local call, max, min = redis.call, math.max, math.min
@@ -14,6 +13,7 @@ local function f0(n)                                -- `..` is exact to 14 digit
 end
 local function fl(n) return string.format('%.17g', n) end
 local function num(v) return tonumber(v) or 0 end
+local function ms(us) return f0(max(1, math.ceil(us / 1000))) end
 
 -- Refuse an old caller, then read a clock that never falls (a failover may step the server's back).
 local function enter(proto, given)
@@ -36,7 +36,6 @@ local function when(text)
   if sign == '+' then return NOW + tonumber(rest) end
   if sign == '=' then return tonumber(rest) end
 end
-local function score(at) if at == math.huge then return '+inf' end return f0(at) end
 
 -- A record that is read when asked and written at `reply`.
 local function put(record, field, value, ...)
@@ -48,47 +47,54 @@ local function put(record, field, value, ...)
 end
 
 -- Runs: what nearly every script needs is read at once, the rest when a script asks for it.
-local CORE = { 'tenant', 'thread', 'role', 'home', 'token', 'turn', 'seq', 'score', 'attempt', 'maxa', 'wakes',
-  'cancel', 'j' }
 local RUNS, ORDER = {}, {}
 local LAZY = { __index = function(r, field)
   local v = call('HGET', K('run', r.id), field) or ''
   rawset(r, field, v)
   return v
 end }
-local EMPTY = { __index = function() return '' end }
 local function run_of(id)
   local r = RUNS[id]
   if r ~= nil then return r or nil end
-  local v = call('HMGET', K('run', id), unpack(CORE))
+  local v = call('HMGET', K('run', id), 'tenant', 'thread', 'role', 'home', 'token', 'turn', 'seq', 'score', 'attempt',
+    'maxa', 'wakes', 'cancel', 'j', 'counted')
   if not v[1] then
     RUNS[id] = false
     return nil
   end
-  r = { id = id, dirty = {}, woken = false }
-  for i = 1, #CORE do r[CORE[i]] = v[i] or '' end
-  setmetatable(r, LAZY)
+  r = setmetatable({ id = id, dirty = {}, tenant = v[1], thread = v[2] or '', role = v[3] or '', home = v[4] or '',
+    token = v[5] or '', turn = v[6] or '', seq = v[7] or '', score = v[8] or '', attempt = v[9] or '',
+    maxa = v[10] or '', wakes = v[11] or '', cancel = v[12] or '', j = v[13] or '', counted = v[14] or '' }, LAZY)
   RUNS[id], ORDER[#ORDER + 1] = r, r
   return r
 end
 local function run_new(id)
-  local r = setmetatable({ id = id, dirty = {}, woken = false }, EMPTY)
+  local r = setmetatable({ id = id, dirty = {} }, { __index = function() return '' end })
   RUNS[id], ORDER[#ORDER + 1] = r, r
   return r
 end
+-- Read fields that a script is about to ask for, in one command.
+local function need(r, ...)
+  local v = call('HMGET', K('run', r.id), ...)
+  for i, field in ipairs({ ... }) do
+    if rawget(r, field) == nil then rawset(r, field, v[i] or '') end
+  end
+end
 local function terminal(r) return r.home == '' end
+local function leased(r) return r.home == 'due' and r.token ~= '' end
 
 -- Threads.
-local HEAD = { 'version', 'commit', 'fence', 'active', 'n', 'spans', 'bytes', 'worker', 'full', 'since', 'ttl' }
 local THREADS = {}
 local function tkey(r) return r.tenant .. ':' .. r.thread end
 local function thread_of(r)
   local name = tkey(r)
   local t = THREADS[name]
   if t then return t end
-  local v = call('HMGET', K('thread', name), unpack(HEAD))
-  t = { name = name, dirty = {} }
-  for i = 1, #HEAD do t[HEAD[i]] = v[i] or '' end
+  local v = call('HMGET', K('thread', name), 'version', 'commit', 'fence', 'active', 'n', 'spans', 'bytes', 'worker',
+    'full', 'since', 'ttl', 'base')
+  t = { name = name, dirty = {}, version = v[1] or '', commit = v[2] or '', fence = v[3] or '', active = v[4] or '',
+    n = v[5] or '', spans = v[6] or '', bytes = v[7] or '', worker = v[8] or '', full = v[9] or '',
+    since = v[10] or '', ttl = v[11] or '', base = v[12] or '' }
   THREADS[name] = t
   return t
 end
@@ -98,9 +104,10 @@ local ACCOUNTS = {}
 local function account(role)
   local a = ACCOUNTS[role]
   if a then return a end
-  local v = call('HMGET', K('tickets', role), 'out', 'ready', 'window', 'v', 'patience', 'since', 'cap')
-  a = { role = role, out = num(v[1]), ready = num(v[2]), window = num(v[3]), v = num(v[4]),
-    patience = num(v[5]), since = num(v[6]), cap = v[7] and tonumber(v[7]) }
+  local v = call('HMGET', K('tickets', role), 'out', 'ready', 'last', 'window', 'v', 'patience', 'since', 'n', 'cap',
+    'template')
+  a = { role = role, out = num(v[1]), ready = num(v[2]), last = num(v[3]), window = num(v[4]), v = num(v[5]),
+    patience = num(v[6]), since = num(v[7]), n = num(v[8]), cap = tonumber(v[9] or nil), template = v[10] }
   if not v[2] then call('SADD', 'roles:' .. TAG, role) end
   ACCOUNTS[role] = a
   return a
@@ -109,29 +116,25 @@ end
 -- One durable event of a run; `by` is the claim that wrote it, '-' for anyone else.
 local function event(r, by, kind, ...)
   put(r, 'seq', f0(num(r.seq) + 1))
-  r.woken = true
+  r.woken = r.seq
   call('XADD', K('events', r.id), 'MAXLEN', '~', 10000, r.seq .. '-0', 'type', kind, 'at', f0(NOW), 'c', by, ...)
 end
 local function by_of(token) return string.sub(token, -8) end
 
 -- Write what changed, wake who listens, answer {code, roles that want a ticket sent, ...}.
 local WANTED = {}
-local function flush(kind, record, name)
-  if #record.dirty > 0 then
-    call('HSET', K(kind, name), unpack(record.dirty))
-    record.dirty = {}
-  end
-end
 local function reply(code, ...)
   for _, r in ipairs(ORDER) do
-    flush('run', r, r.id)
-    if r.woken then call('PUBLISH', K('wake', r.id), r.seq) end
+    if r.dirty[1] then call('HSET', K('run', r.id), unpack(r.dirty)) end
+    if rawget(r, 'woken') then call('PUBLISH', K('wake', r.id), r.woken) end
   end
-  for _, t in pairs(THREADS) do flush('thread', t, t.name) end
+  for _, t in pairs(THREADS) do
+    if t.dirty[1] then call('HSET', K('thread', t.name), unpack(t.dirty)) end
+  end
   for _, a in pairs(ACCOUNTS) do
     if a.dirty then
-      call('HSET', K('tickets', a.role), 'out', f0(a.out), 'ready', f0(a.ready), 'v', fl(a.v),
-        'patience', f0(a.patience), 'since', f0(a.since))
+      call('HSET', K('tickets', a.role), 'out', f0(a.out), 'ready', f0(a.ready), 'last', f0(a.last), 'v', fl(a.v),
+        'patience', f0(a.patience), 'since', f0(a.since), 'n', f0(a.n))
     end
   end
   return { code, WANTED, ... }

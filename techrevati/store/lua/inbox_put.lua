@@ -16,22 +16,20 @@ local refused = enter(ARGV[1], ARGV[2])
 if refused then return refused end
 local r, id, kind, call_id = run_of(ARGV[3]), ARGV[4], ARGV[5], ARGV[6]
 if not r then return { -4, {} } end
-if kind == 'decision' then
-  local decided, canonical = K('decided', r.id), call('HGET', K('calls', r.id), 'id:' .. call_id)
-  local first = call('HGET', decided, canonical or call_id)
-  if first == id then return { 0, {} } end
-  if terminal(r) then return { -5, {}, r.status } end
-  if first then return { -7, {} } end
-  if not canonical and r.home == 'due' and r.token == '' and r.why == 'decision' then return { -6, {} } end
-end
+local decided, canonical = K('decided', r.id), call_id
+if call('HEXISTS', decided, 'put:' .. id) == 1 then return { 0, {} } end
 if terminal(r) then return { -5, {}, r.status } end
-if call('HEXISTS', K('inbox', r.id), id) == 1 then return { 0, {} } end
+if kind == 'decision' then
+  local asked = call('HGET', K('calls', r.id), 'id:' .. call_id)
+  canonical = asked or call_id
+  if call('HEXISTS', decided, canonical) == 1 then return { -7, {} } end
+  if not asked and r.home == 'due' and r.token == '' and r.why == 'decision' then return { -6, {} } end
+end
 local waiting = call('HLEN', K('inbox', r.id))
 if waiting >= 512 then return { -9, {}, waiting } end
+call('HSET', decided, 'put:' .. id, kind)
 if kind == 'decision' then
-  local canonical = call('HGET', K('calls', r.id), 'id:' .. call_id) or call_id
-  call('HSET', K('decided', r.id), canonical, id)
-  if canonical ~= call_id then call('HSET', K('decided', r.id), call_id, id) end
+  call('HSET', decided, canonical, id, call_id, id)
   event(r, '-', 'call.decided', 'call_id', canonical)
 end
 inbox_add(r, id, kind, ARGV[7])

@@ -1,4 +1,4 @@
--- live_append: add deltas that may be dropped, but never misplaced, behind the last durable event.
+-- live_append: add deltas that may be dropped, but never misplaced or doubled, behind the last durable event.
 -- Twin: techrevati.store.twin.scripts.live_append
 -- include: _unit
 --
@@ -9,20 +9,24 @@
 -- ARGV[4]  token
 -- ARGV[5]  cap        entries kept, about
 -- ARGV[6]  ttl        ms
--- ARGV[7...] type, JSON
--- returns  {1, _, seq, last n} or {-1, _, current token}, {-4} run gone
+-- ARGV[7]  batch      grows from call to call under one token: sent again, it adds nothing
+-- ARGV[8...] type, JSON
+-- returns  {1 | 0 = was there, _, seq, last n} or {-1, _, current token}, {-4} run gone
 local refused = enter(ARGV[1], ARGV[2])
 if refused then return refused end
 local r, token = run_of(ARGV[3]), ARGV[4]
 if not r then return { -4, {} } end
-if r.token ~= token then return { -1, {}, r.token } end
+if token == '' or r.token ~= token then return { -1, {}, r.token } end
+need(r, 'lseq', 'ln', 'lb')
 local n = r.lseq == r.seq and num(r.ln) or 0
-for i = 7, #ARGV, 2 do
+local of, batch = string.match(r.lb, '^(%S+) (%d+)$')
+if of == token and tonumber(ARGV[7]) <= tonumber(batch) then return { 0, {}, r.seq, f0(n) } end
+for i = 8, #ARGV, 2 do
   n = n + 1
   call('XADD', K('live', r.id), 'MAXLEN', '~', ARGV[5], r.seq .. '-' .. f0(n), 'type', ARGV[i], 'at', f0(NOW),
     'c', by_of(token), 'attempt', f0(num(r.attempt) + 1), 'data', ARGV[i + 1])
 end
 call('PEXPIRE', K('live', r.id), ARGV[6])
-put(r, 'lseq', r.seq, 'ln', f0(n))
-r.woken = true
+put(r, 'lseq', r.seq, 'ln', f0(n), 'lb', token .. ' ' .. ARGV[7])
+r.woken = r.seq
 return reply(1, r.seq, f0(n))

@@ -19,5 +19,5 @@ if ARGV[4] == '0' then
 end
 local until_ = f0(NOW + tonumber(ARGV[4]))
 call('HSET', key, 'holder', ARGV[3], 'until', until_)
-call('PEXPIRE', key, f0(tonumber(ARGV[4]) / 1000 + 60000))
+call('PEXPIRE', key, ms(tonumber(ARGV[4]) + 60000000))
 return { 1, {}, until_ }

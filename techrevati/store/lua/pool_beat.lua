@@ -24,8 +24,11 @@ for i = 1, #entries, 2 do
 end
 a.window = places > 0 and math.max(4, 2 * places) or 0
 call('HSET', K('tickets', a.role), 'window', f0(a.window))
-if ARGV[7] ~= '' then call('HSET', K('tickets', a.role), 'template', ARGV[7])
-else call('HDEL', K('tickets', a.role), 'template') end
+if ARGV[5] ~= '0' and ARGV[7] ~= (a.template or '') then   -- who leaves has no say in how the others are called
+  a.template = ARGV[7] ~= '' and ARGV[7]
+  if a.template then call('HSET', K('tickets', a.role), 'template', a.template)
+  else call('HDEL', K('tickets', a.role), 'template') end
+end
 a.dirty = true
 for _ = 1, math.min(a.ready, a.window, 128) - a.out do offer(a) end
 return reply(1, f0(a.window), f0(a.ready))

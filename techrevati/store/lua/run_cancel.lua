@@ -14,5 +14,5 @@ if refused then return refused end
 local r = run_of(ARGV[3])
 if not r then return { -4, {} } end
 if terminal(r) then return { 0, {}, r.status } end
-cancel_tree(r, ARGV[4], tonumber(ARGV[5]), 0)
+stop(r, ARGV[4], tonumber(ARGV[5]))
 return reply(1, r.status)

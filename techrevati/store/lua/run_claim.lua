@@ -1,6 +1,6 @@
 -- run_claim: lease the fairest ready run of a role, with all that its turn needs.
 -- Twin: techrevati.store.twin.scripts.run_claim
--- include: _unit _homes _finish _grant
+-- include: _unit _homes _grant
 --
 -- KEYS[1]  clock      the partition
 -- ARGV[1]  protocol
@@ -18,8 +18,6 @@ if refused then return refused end
 local role, claim_id, worker, ttl = ARGV[3], ARGV[4], ARGV[5], tonumber(ARGV[6])
 local lane_free, inline = ARGV[7] == '1', tonumber(ARGV[9])
 
-local a = account(role)
-if ARGV[8] == '1' and a.out > 0 then a.out, a.dirty = a.out - 1, true end
-local g = grant(role, claim_id, worker, ttl, lane_free, inline)
+local g = grant(role, claim_id, worker, ttl, lane_free, inline, ARGV[8] == '1')
 if g then return reply(1, g) end
-return reply(0, a.ready)
+return reply(0, account(role).ready)

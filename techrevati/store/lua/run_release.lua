@@ -13,15 +13,16 @@ local refused = enter(ARGV[1], ARGV[2])
 if refused then return refused end
 local r, token = run_of(ARGV[3]), ARGV[4]
 if not r then return { -4, {} } end
-if r.token ~= token then
-  if r.commit == token or r.commit == 'released ' .. token then return { 0, {} } end
+if token == '' or r.token ~= token then
+  need(r, 'commit', 'released')
+  if token ~= '' and (r.commit == token or r.released == token) then return { 0, {} } end
   return { -1, {}, r.token }
 end
 for i = 5, #ARGV, 2 do
   call('HSETNX', K('journal', r.id), 'e:' .. ARGV[i], ARGV[i + 1])
   put(r, 'j', '1')
 end
-put(r, 'commit', 'released ' .. token)
+put(r, 'released', token)
 if r.cancel ~= '' then
   finish(r, 'cancelled', by_of(token), 'reason', r.cancel)
 else

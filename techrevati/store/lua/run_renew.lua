@@ -14,7 +14,7 @@ local ttl, codes = tonumber(ARGV[3]), {}
 for i = 4, #ARGV, 2 do
   local v = call('HMGET', K('run', ARGV[i]), 'token', 'cancel', 'cancel_by')
   local code = 0
-  if v[1] == ARGV[i + 1] then                       -- expired but not claimed again is still the holder's
+  if ARGV[i + 1] ~= '' and v[1] == ARGV[i + 1] then -- expired but not claimed again is still the holder's
     local until_, stop = NOW + ttl, v[2] and v[2] ~= ''
     if stop then until_ = math.min(until_, tonumber(v[3])) end
     call('ZADD', DUE, 'XX', f0(until_), ARGV[i])

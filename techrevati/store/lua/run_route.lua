@@ -21,14 +21,16 @@ if r.home ~= 'routes' or r.hops ~= ARGV[4] then return { 0, {} } end
 if ARGV[5] == 'place' then
   local source = r.agent
   leave(r)
-  put(r, 'role', ARGV[6], 'agent', ARGV[7])
+  put(r, 'role', ARGV[6], 'agent', ARGV[7], 'detail', '')
   event(r, '-', 'handoff.placed', 'source', source, 'target', r.agent, 'role', r.role)
   ready_add(r)
 elseif ARGV[5] == 'wait' then
   leave(r)
-  event(r, '-', 'run.waiting', 'why', ARGV[9])
-  due_add(r, when(ARGV[8]), 'route')
-  put(r, 'detail', ARGV[9])
+  if r.detail ~= ARGV[9] then                       -- it is asked again and again: one event for one reason
+    put(r, 'detail', ARGV[9])
+    event(r, '-', 'run.waiting', 'why', ARGV[9])
+  end
+  due_add(r, when(ARGV[8]) or NOW, 'route')
 else
   finish(r, 'failed', '-', 'error', ARGV[9])
 end

@@ -56,9 +56,10 @@ if t.version == '' then
   put(t, 'version', '0', 'n', '0', 'spans', '0:', 'bytes', '0', 'full', '0', 'since', '0', 'fence', '0',
     'tenant', r.tenant, 'id', r.thread, 'created', f0(NOW))
 end
-put(r, 'tenant', r.tenant, 'thread', r.thread, 'role', ARGV[6], 'agent', ARGV[7], 'turn', '1', 'attempt', '0',
+local made = { 'tenant', r.tenant, 'thread', r.thread, 'role', ARGV[6], 'agent', ARGV[7], 'turn', '1', 'attempt', '0',
   'fails', '0', 'hops', '0', 'seq', '0', 'wakes', '0', 'priority', ARGV[14], 'maxa', ARGV[15], 'parent', parent_id,
-  'idem', idem, 'created', f0(NOW), 'token', '', 'next_at', '')
+  'idem', idem, 'created', f0(NOW), 'token', '', 'next_at', '' }
+for i = 1, #made, 2 do put(r, made[i], made[i + 1]) end
 for i = 18, #ARGV, 2 do put(r, ARGV[i], ARGV[i + 1]) end
 local begin, deadline = when(ARGV[12]), when(ARGV[13])
 if begin then put(r, 'next_at', f0(begin)) end
@@ -68,11 +69,15 @@ if deadline then
 end
 call('ZADD', 'runs:' .. TAG, f0(NOW), id)
 if idem ~= '' then call('SET', K('idem', idem), id .. ' ' .. digest) end
-if parent_id ~= '' then call('SADD', K('kids', parent_id), id) end
+if parent_id ~= '' then
+  call('SADD', K('kids', parent_id), id)
+  put(run_of(parent_id), 'kids', '1')
+end
 event(r, '-', 'run.queued', 'role', r.role, 'agent', r.agent)
 
 if active and (policy == 'interrupt' or policy == 'rollback') then
-  local before, back_full = active.v0, active.f0
+  need(active, 'v0', 'f0', 'k0')
+  local before, back_full, base = active.v0, active.f0, active.k0
   for _, other in ipairs(call('LRANGE', K('line', t.name), 0, -1)) do
     local behind = run_of(other)
     if behind then finish(behind, 'superseded', '-', 'reason', policy .. ' by ' .. id) end
@@ -95,18 +100,15 @@ if active and (policy == 'interrupt' or policy == 'rollback') then
     view = view .. t.n .. ':'
     call('XADD', K('ckpt', t.name), version .. '-0', 'c', commit, 'p', t.commit, 'n', t.n, 's', view, 'r', id,
       'b', before, 'bf', back_full)
-    put(t, 'version', version, 'commit', commit, 'spans', view, 'full', version, 'since', '0', 'worker', '')
+    put(t, 'version', version, 'commit', commit, 'spans', view, 'full', version, 'since', '0', 'worker', '',
+      'base', num(before) > 0 and base or '')
   end
   activate(r)
 elseif waits then
   finish(active, 'superseded', '-', 'reason', 'a new message by ' .. id)
-  if t.active == '' then activate(r) else
-    put(r, 'home', 'line', 'status', 'queued')
-    call('RPUSH', K('line', t.name), id)
-  end
+  if t.active == '' then activate(r) else line_add(r) end
 elseif active then
-  put(r, 'home', 'line', 'status', 'queued')
-  call('RPUSH', K('line', t.name), id)
+  line_add(r)
 else
   activate(r)
 end

@@ -13,8 +13,9 @@ local refused = enter(ARGV[1], ARGV[2])
 if refused then return refused end
 local limit, moved, expired, dead = tonumber(ARGV[3]), 0, 0, 0
 
+-- A lease ran out: the turn is to run again, unless its run was to stop or this was its last attempt.
 local function expire(r)
-  expired = expired + 1
+  moved, expired = moved + 1, expired + 1
   local role, turn = r.role, r.turn
   if r.cancel ~= '' then return revoke(r, 'cancelled', 'reason', r.cancel) end
   leave(r)
@@ -30,21 +31,22 @@ local function expire(r)
   end
 end
 
+-- Nobody decided in time: put the decision that the turn gave for that case.
 local function decide_expired(r)
-  local calls = call('HGETALL', K('calls', r.id))
-  local left = math.huge
+  local calls, over, left = call('HGETALL', K('calls', r.id)), {}, math.huge
   for i = 1, #calls, 2 do
     local id = string.match(calls[i], '^exp:(.*)$')
-    if id and not call('HGET', K('decided', r.id), id) then
-      local at, json = string.match(calls[i + 1], '^(%S+) (.*)$')
-      if tonumber(at) <= NOW then
-        call('HSET', K('decided', r.id), id, 'expired:' .. id)
-        event(r, '-', 'call.decided', 'call_id', id, 'expired', '1')
-        inbox_add(r, 'expired:' .. id, 'decision', json)
-      else
-        left = math.min(left, tonumber(at))
-      end
+    if id and call('HEXISTS', K('decided', r.id), id) == 0 then
+      local at, json = string.match(calls[i + 1], '^(%d+) (.*)$')
+      if tonumber(at) <= NOW then over[#over + 1] = { tonumber(at), id, json } else left = min(left, tonumber(at)) end
     end
+  end
+  table.sort(over, function(a, b) return a[1] < b[1] or (a[1] == b[1] and a[2] < b[2]) end)
+  for _, one in ipairs(over) do
+    local id, json = one[2], one[3]
+    call('HSET', K('decided', r.id), id, 'expired:' .. id)
+    event(r, '-', 'call.decided', 'call_id', id, 'expired', '1')
+    inbox_add(r, 'expired:' .. id, 'decision', json ~= '' and json or 'null')
   end
   if r.home == 'due' then
     leave(r)
@@ -57,18 +59,17 @@ for _, id in ipairs(call('ZRANGEBYSCORE', DUE, '-inf', f0(NOW), 'LIMIT', 0, limi
   if not r then call('ZREM', DUE, id)
   elseif r.home == 'due' then                       -- a sibling's end may have moved it in this very call
     if r.token ~= '' then
-      if ARGV[4] == '1' or r.cancel ~= '' then
-        moved = moved + 1
-        expire(r)
+      if ARGV[4] == '1' or (r.cancel ~= '' and num(r.cancel_by) <= NOW) then expire(r) else
+        local stop_by = r.cancel ~= '' and num(r.cancel_by) or math.huge
+        call('ZADD', DUE, f0(min(NOW + 1000000, stop_by)), id)      -- out of the way of the timers behind it
       end
     else
       moved = moved + 1
-      if r.why == 'decision' then decide_expired(r)
+      if r.cancel ~= '' then finish(r, 'cancelled', '-', 'reason', r.cancel)
+      elseif r.why == 'decision' then decide_expired(r)
       elseif r.why == 'route' then
         leave(r)
-        put(r, 'home', 'routes', 'status', 'waiting', 'why', 'handoff')
-        call('ZADD', ROUTES, f0(NOW), id)
-        ring_coordinator()
+        routes_add(r)
       else
         leave(r)
         ready_add(r)
@@ -95,26 +96,31 @@ local roles = call('SMEMBERS', 'roles:' .. TAG)
 table.sort(roles)
 for _, role in ipairs(roles) do
   local a, places = account(role), 0
+  call('ZREMRANGEBYSCORE', K('fair', role), '-inf', fl(a.v))
+  local held = call('ZRANGE', K('capped', role), 0, limit - 1)
+  for _, tenant in ipairs(held) do                  -- the cap may have been raised or taken away
+    if num(a.cap) <= 0 or num(call('HGET', K('running', role), tenant)) < a.cap then uncap(a, tenant) end
+  end
   local pool = call('HGETALL', K('pool', role))
   for i = 1, #pool, 2 do
     local n, expires = string.match(pool[i + 1], '^(%d+):(%d+)$')
     if tonumber(expires) <= NOW then call('HDEL', K('pool', role), pool[i]) else places = places + tonumber(n) end
   end
-  local window = places > 0 and math.max(4, 2 * places) or 0
+  local window = places > 0 and max(4, 2 * places) or 0
   if window ~= a.window then
     a.window = window
     call('HSET', K('tickets', role), 'window', f0(window))
   end
   local patience = a.patience > 0 and a.patience or tonumber(ARGV[5])
   if a.ready > 0 and NOW - a.since >= patience then
-    a.out, a.since, a.patience, a.dirty = 0, NOW, math.min(patience * 2, 30000000), true
+    a.out, a.since, a.patience, a.dirty = 0, NOW, min(patience * 2, 30000000), true
   end
   if a.window > 0 then
-    for _ = 1, math.min(a.ready, a.window, limit) - a.out do offer(a) end
+    for _ = 1, min(a.ready, a.window, limit) - a.out do offer(a) end
   end
 end
 
 local head = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
 local first = call('ZRANGE', DEADLINES, 0, 0, 'WITHSCORES')
-local look = math.min(tonumber(head[2] or 'inf') or math.huge, tonumber(first[2] or 'inf') or math.huge)
+local look = min(tonumber(head[2] or 'inf') or math.huge, tonumber(first[2] or 'inf') or math.huge)
 return reply(1, moved, look == math.huge and '' or f0(look), expired, dead)

@@ -16,7 +16,7 @@ local refused = enter(ARGV[1], ARGV[2])
 if refused then return refused end
 local r, token, key = run_of(ARGV[3]), ARGV[4], ARGV[5]
 if not r then return { -4, {} } end
-if r.token ~= token then return { -1, {}, r.token } end
+if token == '' or r.token ~= token then return { -1, {}, r.token } end
 local journal = K('journal', r.id)
 for i = 7, #ARGV, 2 do
   call('HSETNX', journal, 'e:' .. ARGV[i], ARGV[i + 1])
@@ -24,7 +24,8 @@ for i = 7, #ARGV, 2 do
 end
 local known = call('HMGET', journal, 'e:' .. key, 'b:' .. key)
 if known[1] then return reply(2, known[1]) end
-if known[2] and known[2] ~= token and ARGV[6] == 'once' then return reply(-8) end
+if known[2] and known[2] ~= token and ARGV[6] == 'once'
+  and num(string.match(known[2], '^%d+')) > num(r.pardon) then return reply(-8) end   -- not forgiven by run_retry
 call('HSET', journal, 'b:' .. key, token)
 if r.j == '' then put(r, 'j', '1') end
 return reply(1)

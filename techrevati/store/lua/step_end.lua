@@ -13,7 +13,7 @@ local refused = enter(ARGV[1], ARGV[2])
 if refused then return refused end
 local r, token = run_of(ARGV[3]), ARGV[4]
 if not r then return { -4, {} } end
-if r.token ~= token then return { -1, {}, r.token } end
+if token == '' or r.token ~= token then return { -1, {}, r.token } end
 for i = 5, #ARGV, 2 do call('HSETNX', K('journal', r.id), 'e:' .. ARGV[i], ARGV[i + 1]) end
 if r.j == '' then put(r, 'j', '1') end
 return reply(1, call('HGET', K('journal', r.id), 'e:' .. ARGV[#ARGV - 1]))

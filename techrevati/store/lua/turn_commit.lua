@@ -24,21 +24,30 @@
 --                     default decision), journal (key, JSON)
 -- ARGV[25...]         those, in that order
 -- returns  {1 | 0 = this commit was made before, wanted, version, home, grant or 0}
---          {-1, _, current token} lease lost, {-4} run gone
+--          {-1, _, current token} lease lost, {-4} run gone; a malformed move is a script error, before any write
 local refused = enter(ARGV[1], ARGV[2])
 if refused then return refused end
 local token, move, body, worker = ARGV[4], ARGV[5], ARGV[8], ARGV[11]
-local next_claim, lane_free = ARGV[16], ARGV[18] == '1'
+local next_claim, lane_free, at = ARGV[16], ARGV[18] == '1', when(ARGV[6])
+local timed, again = { sleep = true, park = true, retry = true }, { park = true, retry = true, dead = true }
+if not string.find(' continue sleep park retry suspend handoff complete fail dead ', ' ' .. move .. ' ', 1, true)
+  or (timed[move] and not at)
+  or (move == 'park' and string.find(' lease decision start route cancel ', ' ' .. ARGV[7] .. ' ', 1, true)) then
+  return redis.error_reply('turn_commit: malformed move ' .. move .. ' ' .. ARGV[6] .. ' ' .. ARGV[7])
+end
 
 local function next_grant(role)
   if next_claim == '' then return 0 end
-  return grant(role, next_claim, worker, tonumber(ARGV[17]), lane_free, tonumber(ARGV[19])) or 0
+  local g = grant(role, next_claim, worker, tonumber(ARGV[17]), lane_free, tonumber(ARGV[19]))
+  if not g then offer(account(role)) end             -- the claim did not take it, so a ticket has to
+  return g or 0
 end
 
 local r = run_of(ARGV[3])
 if not r then return { -4, {} } end
-if r.token ~= token then
-  if r.commit ~= token then return { -1, {}, r.token } end
+if token == '' or r.token ~= token then
+  need(r, 'commit', 'reply')
+  if token == '' or r.commit ~= token then return { -1, {}, r.token } end
   local version, home, role = string.match(r.reply, '^(%S*) (%S*) (%S*)$')
   return reply(0, version, home, next_grant(role))
 end
@@ -49,38 +58,56 @@ local function take(count, width)                     -- the next count * width 
   from = from + count * width
   return first, from - 1
 end
-local t, by, role = thread_of(r), by_of(token), r.role
+local t, by, role, turn = thread_of(r), by_of(token), r.role, r.turn
 local m1, m2 = take(tonumber(ARGV[20]), 1)
 local e1, e2 = take(tonumber(ARGV[21]), 2)
 local i1, i2 = take(tonumber(ARGV[22]), 1)
 local c1, c2 = take(tonumber(ARGV[23]), 5)
 local j1, j2 = take(tonumber(ARGV[24]), 2)
-local again = move == 'park' or move == 'retry'       -- the same turn will run again, from its journal
+local stays = again[move]                             -- the same turn may run again, from its journal
 local stopped = r.cancel ~= '' and move ~= 'complete' and move ~= 'fail'
-if again and stopped then move = 'continue' end
 
-if not again then
+-- What the turn made.
+if not stays then
   if m2 >= m1 then
-    for i = m1, m2, 100 do call('RPUSH', K('msgs', t.name), unpack(ARGV, i, math.min(i + 99, m2))) end
+    for i = m1, m2, 100 do call('RPUSH', K('msgs', t.name), unpack(ARGV, i, min(i + 99, m2))) end
     put(t, 'n', f0(num(t.n) + m2 - m1 + 1))
   end
   local version, kind = f0(num(t.version) + 1), ARGV[9]
-  local state = kind == '' and {} or { kind, ARGV[10] }
-  call('XADD', K('ckpt', t.name), version .. '-0', 'c', token, 'p', t.commit, 'n', t.n, 's', t.spans, 'r', r.id,
-    't', r.turn, unpack(state))
+  if kind == '' then
+    call('XADD', K('ckpt', t.name), version .. '-0', 'c', token, 'p', t.commit, 'n', t.n, 's', t.spans, 'r', r.id,
+      't', turn)
+  else
+    call('XADD', K('ckpt', t.name), version .. '-0', 'c', token, 'p', t.commit, 'n', t.n, 's', t.spans, 'r', r.id,
+      't', turn, kind, ARGV[10])
+  end
   if kind == 'f' then
-    put(t, 'full', version, 'since', '0')
-    local keep = tonumber(ARGV[14]) or 0
-    if num(r.v0) > 0 then keep = math.min(keep, num(r.f0)) end      -- a rollback would return there
-    if keep > 0 then call('XTRIM', K('ckpt', t.name), 'MINID', '~', f0(keep) .. '-0') end
+    put(t, 'full', version, 'since', '0', 'base', '')
+    local keep = min(num(ARGV[14]), num(version))
+    if keep > 0 then
+      need(r, 'v0', 'k0')
+      if num(r.v0) > 0 then keep = min(keep, num(r.k0)) end         -- a rollback would return there
+      if keep > 0 then call('XTRIM', K('ckpt', t.name), 'MINID', '~', f0(keep) .. '-0') end
+    end
   else
     put(t, 'since', f0(num(t.since) + 1))
   end
   put(t, 'version', version, 'commit', token, 'worker', worker, 'bytes', f0(num(t.bytes) + num(ARGV[15])))
 end
 for i = e1, e2, 2 do event(r, by, ARGV[i], 'data', ARGV[i + 1]) end
+-- A decision that this turn read before its call was asked for is read again by the next.
+local early = {}
+if i2 >= i1 and move == 'suspend' then
+  for i = c1, c2, 5 do
+    if call('HEXISTS', K('calls', r.id), 'id:' .. ARGV[i]) == 0 then
+      for _, id in ipairs(call('HMGET', K('decided', r.id), ARGV[i], ARGV[i + 1], ARGV[i + 2])) do
+        if id then early[id] = true end
+      end
+    end
+  end
+end
 for i = i1, i2 do
-  if call('HDEL', K('inbox', r.id), ARGV[i]) == 1 and string.sub(ARGV[i], 1, 1) ~= '~' then
+  if not early[ARGV[i]] and call('HDEL', K('inbox', r.id), ARGV[i]) == 1 and string.sub(ARGV[i], 1, 1) ~= '~' then
     put(r, 'wakes', f0(num(r.wakes) - 1))
   end
 end
@@ -90,27 +117,56 @@ for i = j1, j2, 2 do
 end
 if ARGV[13] ~= '' then
   local tin, tout, micros = string.match(ARGV[13], '^(%d+) (%d+) (%d+)$')
-  call('HINCRBY', K('run', r.id), 'tin', tin)
-  call('HINCRBY', K('run', r.id), 'tout', tout)
-  call('HINCRBY', K('run', r.id), 'micros', micros)
+  need(r, 'tin', 'tout', 'micros')
+  put(r, 'tin', f0(num(r.tin) + tin), 'tout', f0(num(r.tout) + tout), 'micros', f0(num(r.micros) + micros))
 end
-local a = account(role)
-if ARGV[12] ~= '' then
-  local by_weight = tonumber(ARGV[12]) / tonumber(call('HGET', 'weights:' .. TAG, r.tenant) or 1)
-  for _, kind in ipairs({ 'ready', 'fair' }) do
-    if call('ZSCORE', K(kind, role), r.tenant) then call('ZINCRBY', K(kind, role), fl(by_weight), r.tenant) end
+if ARGV[12] ~= '' then charge(r, tonumber(ARGV[12])) end
+
+-- A call may have been decided, under any of its ids, before it was known: the first decision stands.
+local function adopt(id, ...)
+  local decided, first, order = K('decided', r.id), nil, nil
+  local found = call('HMGET', decided, id, ...)
+  for _, entry in ipairs(found) do
+    local text = entry and call('HGET', K('inbox', r.id), entry)
+    local n = text and num(string.match(text, '^%d+')) or 0         -- what was read already came first
+    if entry and (not order or n < order) then first, order = entry, n end
+  end
+  if not first then return end
+  call('HSET', decided, id, first)
+  for _, entry in ipairs(found) do
+    if entry and entry ~= first and call('HDEL', K('inbox', r.id), entry) == 1 then
+      if string.sub(entry, 1, 1) ~= '~' then put(r, 'wakes', f0(num(r.wakes) - 1)) end
+    end
   end
 end
 
-local turn = r.turn
-if not again then
+-- Note the calls a run waits for; gives when the first of them expires.
+local function ask()
+  local calls, earliest = K('calls', r.id), math.huge
+  call('DEL', calls)
+  for i = c1, c2, 5 do
+    local id, expires = ARGV[i], when(ARGV[i + 3])
+    for k = i, i + 2 do
+      if ARGV[k] ~= '' then call('HSET', calls, 'id:' .. ARGV[k], id) end
+    end
+    if r.inbox_n ~= '' then adopt(id, ARGV[i + 1], ARGV[i + 2]) end
+    if expires then
+      call('HSET', calls, 'exp:' .. id, f0(expires) .. ' ' .. ARGV[i + 4])
+      earliest = min(earliest, expires)
+    end
+  end
+  put(r, 'waits', body)
+  return earliest
+end
+
+-- Where the run goes.
+if not stays then
   if r.j ~= '' then
     call('DEL', K('journal', r.id))
     put(r, 'j', '')
   end
-  put(r, 'turn', f0(num(r.turn) + 1), 'attempt', '0', 'fails', '0')
+  put(r, 'turn', f0(num(turn) + 1), 'attempt', '0', 'fails', '0')
 end
-local at = when(ARGV[6])
 if stopped then
   event(r, by, 'turn.committed', 'turn', turn, 'role', role, 'move', 'cancelled')
   finish(r, 'cancelled', by, 'reason', r.cancel)
@@ -119,50 +175,29 @@ elseif move == 'complete' then
   finish(r, 'completed', by, 'output', body)
 elseif move == 'fail' or move == 'dead' then
   finish(r, move == 'dead' and 'dead' or 'failed', by, 'error', body)
+elseif move == 'park' then
+  leave(r)
+  event(r, by, 'turn.parked', 'turn', turn, 'role', role, 'why', ARGV[7], 'until', f0(at))
+  due_add(r, at, ARGV[7])
+elseif move == 'retry' then
+  leave(r)
+  put(r, 'fails', f0(num(r.fails) + 1), 'error', body)
+  event(r, by, 'turn.retry', 'turn', turn, 'role', role, 'attempt', r.fails, 'failure', ARGV[7], 'error', body,
+    'until', f0(at))
+  due_add(r, at, 'backoff')
+elseif move == 'handoff' then
+  leave(r)
+  put(r, 'hops', f0(num(r.hops) + 1), 'target', ARGV[7], 'handed', body)
+  event(r, by, 'turn.committed', 'turn', turn, 'role', role, 'move', move, 'target', ARGV[7])
+  routes_add(r)
 else
   leave(r)
-  if move == 'park' then
-    event(r, by, 'turn.parked', 'turn', turn, 'role', role, 'why', ARGV[7], 'until', f0(at))
-    due_add(r, at, ARGV[7])
-  elseif move == 'retry' then
-    put(r, 'fails', f0(num(r.fails) + 1), 'error', body)
-    event(r, by, 'turn.retry', 'turn', turn, 'role', role, 'attempt', r.fails, 'failure', ARGV[7], 'error', body,
-      'until', f0(at))
-    due_add(r, at, 'backoff')
-  elseif move == 'handoff' then
-    put(r, 'hops', f0(num(r.hops) + 1), 'home', 'routes', 'status', 'waiting', 'why', 'handoff', 'target', ARGV[7],
-      'handed', body)
-    event(r, by, 'turn.committed', 'turn', turn, 'role', role, 'move', move, 'target', ARGV[7])
-    call('ZADD', ROUTES, f0(NOW), r.id)
-    ring_coordinator()
+  event(r, by, 'turn.committed', 'turn', turn, 'role', role, 'move', move)
+  if move == 'suspend' then at = ask() end
+  if move == 'continue' or num(r.wakes) > 0 or (move == 'sleep' and at <= NOW) then
+    ready_add(r, next_claim ~= '')
   else
-    event(r, by, 'turn.committed', 'turn', turn, 'role', role, 'move', move)
-    if move == 'suspend' then
-      call('DEL', K('calls', r.id))
-      local earliest = math.huge
-      for i = c1, c2, 5 do
-        local id, expires = ARGV[i], when(ARGV[i + 3])
-        for k = 0, 2 do
-          local alias = ARGV[i + k]
-          if alias ~= '' then
-            call('HSET', K('calls', r.id), 'id:' .. alias, id)
-            local early = call('HGET', K('decided', r.id), alias)
-            if early then call('HSETNX', K('decided', r.id), id, early) end
-          end
-        end
-        if expires then
-          call('HSET', K('calls', r.id), 'exp:' .. id, f0(expires) .. ' ' .. ARGV[i + 4])
-          earliest = math.min(earliest, expires)
-        end
-      end
-      put(r, 'waits', body)
-      at = earliest
-    end
-    if move == 'continue' or num(r.wakes) > 0 or (move == 'sleep' and at <= NOW) then
-      ready_add(r, next_claim ~= '')
-    else
-      due_add(r, at, move == 'sleep' and 'timer' or 'decision')
-    end
+    due_add(r, at, move == 'sleep' and 'timer' or 'decision')
   end
 end
 local home = r.home == '' and '-' or r.home

@@ -211,6 +211,8 @@ class Role:
     """Tenants without ready runs -> finish tag, while ahead of `virtual`."""
     queues: dict[str, dict[str, float]] = field(default_factory=dict)
     last: dict[str, float] = field(default_factory=dict)
+    """Ready runs on their last attempt; the account counts them too."""
+    lasts: int = 0
     running: dict[str, int] = field(default_factory=dict)
     pool: dict[str, tuple[int, int]] = field(default_factory=dict)
 
