@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from techrevati.fleet.models import Message, ModelReply
-from techrevati.fleet.turn import Turn
+from techrevati.fleet.turn import Policy, Turn
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ class SyncTurn:
     ) -> ModelReply:
         return self._wait(self._turn.model(name, messages, timeout=timeout, **options))
 
-    def step(self, key: str, fn: Callable[[], T], *, policy: Literal["rerun", "once"] = "rerun") -> T:
+    def step(self, key: str, fn: Callable[[], T], *, policy: Policy = "rerun") -> T:
         async def step() -> T:
             return await self._turn.step(key, lambda: asyncio.to_thread(fn), policy=policy)
 

@@ -37,6 +37,7 @@ from techrevati.fleet.state import State
 from techrevati.store.records import InboxEntry, decode_json
 
 T = TypeVar("T")
+Policy = Literal["rerun", "once"]
 
 
 class Lines(Protocol):
@@ -241,13 +242,11 @@ class Turn:
             self.messages.append(answer)
         return reply
 
-    async def step(
-        self,
-        key: str,
-        fn: Callable[[], Awaitable[T] | T],
-        *,
-        policy: Literal["rerun", "once"] = "rerun",
-    ) -> T:
+    @overload
+    async def step(self, key: str, fn: Callable[[], Awaitable[T]], *, policy: Policy = "rerun") -> T: ...
+    @overload
+    async def step(self, key: str, fn: Callable[[], T], *, policy: Policy = "rerun") -> T: ...
+    async def step(self, key: str, fn: Callable[[], Any], *, policy: Policy = "rerun") -> Any:
         """Run a side effect once it has succeeded: its result (JSON) is journaled until the turn commits.
 
         After a crash in the middle, ``rerun`` runs it again; ``once`` never does, and raises instead.
@@ -269,8 +268,7 @@ class Turn:
             text = encode(value, f"result of step {key!r}", self._limit)
             known = await self._lines.step_end([*self._take_unwritten(), (name, text)])
         self._journal[name] = known
-        result: T = decode_json(known)
-        return result
+        return decode_json(known)
 
     async def pause(self, seconds: float | timedelta) -> None:
         """Wait inside the turn; a wait of more than a second gives the place back and the turn resumes here.
