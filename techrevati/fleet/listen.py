@@ -206,6 +206,8 @@ class ThreadListener:
     def close(self) -> None:
         self._closed = True
         if self._thread is not None:
+            with self._lock, contextlib.suppress(RedisError, OSError):
+                self._pubsub.unsubscribe("techrevati:hello")  # its answer wakes the thread
             self._thread.join(3)
             with contextlib.suppress(RedisError, OSError):
                 self._pubsub.close()
