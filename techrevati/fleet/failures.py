@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from techrevati.fleet.models import RetryLater, UnknownModel
+from techrevati.fleet.providers import NoProvider
 from techrevati.runtime.errors import TechrevatiError
 from techrevati.store.errors import NotJson, PayloadTooLarge, StepInDoubt
 
@@ -45,7 +46,7 @@ def classify(error: BaseException) -> str:
     match error:
         case StepInDoubt():
             return "step_in_doubt"
-        case NotJson() | PayloadTooLarge() | UnknownModel() | UnknownAgent():
+        case NotJson() | PayloadTooLarge() | UnknownModel() | UnknownAgent() | NoProvider():
             return "validation_error"
         case RetryLater():
             return "rate_limit"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from techrevati.fleet.agents import Agent, AgentFunction, Meter
 from techrevati.fleet.failures import Retry
 from techrevati.fleet.models import ModelClient, Models
+from techrevati.fleet.providers import known_providers
 from techrevati.fleet.settings import Settings, load_settings
 from techrevati.fleet.settings import seconds as as_seconds
 from techrevati.runtime.errors import TechrevatiError
@@ -58,7 +59,7 @@ class Fleet:
     def __init__(self, name: str, *, settings: Settings | None = None) -> None:
         self.name = check_role(name, "fleet")
         self.agents: dict[str, Agent] = {}
-        self.models = Models()
+        self.models = known_providers(Models())
         self._settings = settings
         self._apps: dict[str | None, FleetCelery] = {}
 
