@@ -16,7 +16,8 @@ from techrevati.fleet.agents import Card
 from techrevati.fleet.client import LOOK_AGAIN
 from techrevati.fleet.events import Cursor, page, reading
 from techrevati.fleet.listen import AsyncListener
-from techrevati.fleet.results import NotFinished, RunFilter, output_of, ring_for
+from techrevati.fleet.results import NotFinished, RunFilter, output_of
+from techrevati.fleet.ringing import ring_for
 from techrevati.fleet.settings import Settings, load_settings, seconds
 from techrevati.fleet.starting import Duration, Start, StartOptions, decide_call, run_keys, start_call, steer_call
 from techrevati.store import calls

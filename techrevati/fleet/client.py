@@ -12,7 +12,8 @@ from techrevati.fleet import registry
 from techrevati.fleet.agents import Card
 from techrevati.fleet.events import Cursor, page, reading
 from techrevati.fleet.listen import ThreadListener
-from techrevati.fleet.results import NotFinished, RunFilter, output_of, ring_for
+from techrevati.fleet.results import NotFinished, RunFilter, output_of
+from techrevati.fleet.ringing import ring_for
 from techrevati.fleet.settings import Settings, load_settings, seconds
 from techrevati.fleet.starting import Duration, Start, StartOptions, decide_call, run_keys, start_call, steer_call
 from techrevati.store import calls
@@ -137,7 +138,7 @@ class Client:
         given = settings or load_settings(**({"redis_url": url} if url else {}))
         self.settings = given if url is None else given.model_copy(update={"redis_url": url})
         self.fleet = fleet
-        self.store = SyncStore(self.settings.redis_url, ring=ring_for(fleet, self.settings))
+        self.store = SyncStore(self.settings.redis_url, ring=ring_for(fleet, self.settings, blocking=True))
         self.listener = ThreadListener(self.settings.redis_url)
         self._declared = list(cards)
         self._cards: dict[str, Card] = {}

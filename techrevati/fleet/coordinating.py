@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from techrevati.fleet.agents import Card
 from techrevati.fleet.coordinator import Coordinator
-from techrevati.fleet.results import ring_for
+from techrevati.fleet.ringing import ring_for
 from techrevati.fleet.settings import Settings
 
 

@@ -137,6 +137,8 @@ class Engine:
         keys = PartitionKeys(self.fleet, partition)
         most, begun = self.settings.turns_per_ticket, self.monotonic()
         served = 0
+        if draining():
+            return  # whoever lives gets a ticket of their own from the sweep
 
         asked = self.monotonic()
         grant = await self._claim(keys, self._spec(role, ticket=True))

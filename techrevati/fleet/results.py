@@ -1,13 +1,11 @@
-"""What the two clients share beyond building calls: results, filters, and tickets for foreign brokers."""
+"""What the two clients share beyond building calls: results and filters."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-from techrevati.fleet.settings import Settings
 from techrevati.runtime.errors import TechrevatiError
 from techrevati.store.records import RunRecord, Status
-from techrevati.store.wire import Ring
 
 
 class NotFinished(TechrevatiError, TimeoutError):
@@ -69,22 +67,3 @@ class RunFilter:
             and self.role in (None, record.role)
             and self.thread_id in (None, record.thread_id)
         )
-
-
-def ring_for(fleet: str, settings: Settings) -> Ring | None:
-    """Give the way a client sends tickets itself: none where broker and store are one Redis."""
-    if not settings.broker_url:
-        return None
-    apps: list[Any] = []
-
-    def ring(partition: int, roles: list[str]) -> None:
-        # Imported here: an app that shares one Redis never pays for importing Celery.
-        from techrevati.fleet.celery_app import make_celery
-        from techrevati.fleet.tickets import send_ticket
-
-        if not apps:
-            apps.append(make_celery(fleet, broker_url=settings.broker))
-        for role in roles:
-            send_ticket(apps[0], role, partition)
-
-    return ring

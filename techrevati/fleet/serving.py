@@ -4,23 +4,15 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from techrevati.fleet import broker
 from techrevati.fleet.celery_app import FleetCelery, make_celery
+from techrevati.fleet.ringing import ring_for, same_redis
 from techrevati.fleet.settings import Settings
-from techrevati.fleet.tickets import capture_template, send_ticket
+from techrevati.fleet.tickets import capture_template
 from techrevati.fleet.watchdogs import WatchdogLimits
 from techrevati.fleet.worker import LoopHost, Template, WorkerRuntime
-from techrevati.store.wire import Ring
 
 if TYPE_CHECKING:
     from techrevati.fleet.fleet import Fleet
-
-
-def same_redis(settings: Settings) -> bool:
-    """Tell whether scripts may push tickets themselves: broker and store are one Redis database."""
-    return broker.is_redis(settings.broker) and broker.broker_url(settings.broker) == broker.broker_url(
-        settings.redis_url
-    )
 
 
 def make_app(fleet: "Fleet", role: str | None, seam: Callable[[str], None] | None = None) -> FleetCelery:
@@ -47,7 +39,7 @@ def make_app(fleet: "Fleet", role: str | None, seam: Callable[[str], None] | Non
             fleet.models,
             settings,
             template=template_of(app, settings),
-            ring=ring_of(app, settings),
+            ring=ring_for(fleet.name, settings, app=app),
             seam=seam,
         )
 
@@ -68,15 +60,3 @@ def template_of(app: Any, settings: Settings) -> Template:
     if not same_redis(settings):
         return lambda role, partition: ""
     return cache(lambda role, partition: capture_template(app, role, partition).message)
-
-
-def ring_of(app: Any, settings: Settings) -> Ring | None:
-    """Give the function that sends the tickets which scripts cannot push themselves."""
-    if same_redis(settings):
-        return None
-
-    def ring(partition: int, roles: list[str]) -> None:
-        for role in roles:
-            send_ticket(app, role, partition)
-
-    return ring

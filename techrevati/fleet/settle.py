@@ -64,6 +64,13 @@ def state_write(view: View, changed: RawState, gone: Sequence[str], limits: Limi
     return StateWrite("d", delta, state, view.full_bytes, view.since + 1)
 
 
+def usage_of(turn: Turn) -> str:
+    """Give what a turn spent as the commit says it; a turn that will run again from its journal says nothing."""
+    usage = turn.usage
+    spent = usage.input_tokens or usage.output_tokens or usage.cost_micros
+    return f"{usage.input_tokens} {usage.output_tokens} {usage.cost_micros}" if spent else ""
+
+
 def _suspended(asks: Sequence[Ask], limit: int) -> list[Suspended]:
     found = []
     for ask in asks:
@@ -116,8 +123,6 @@ def commit_of(
             move, asks = "suspend", _suspended(calls, limits.payload)
             waits = [{"call_id": ask.call_id, "payload": ask.payload, "expires_in": ask.expires} for ask in calls]
             body = encode(waits, "suspension", limits.payload)
-    usage = turn.usage
-    spent = usage.input_tokens or usage.output_tokens or usage.cost_micros
     events = list(turn.events)
     if isinstance(outcome, Handoff):
         events.append(
@@ -139,7 +144,7 @@ def commit_of(
         state_kind=written.kind,
         state=written.text,
         cost=cost,
-        usage=f"{usage.input_tokens} {usage.output_tokens} {usage.cost_micros}" if spent else "",
+        usage=usage_of(turn),
         keep_from=str(max(0, view.version - limits.keep_checkpoints)) if written.kind == "f" else "",
         bytes=len(written.text) + sum(map(len, added)),
         messages=added,
@@ -188,7 +193,9 @@ def park_of(turn: Turn, worker: str, parked: Parked) -> CommitSpec:
 
 def dead_of(turn: Turn, worker: str, error: str) -> CommitSpec:
     """Build the commit that puts the run into the dead letter."""
-    return CommitSpec(run_id=turn.run_id, token=turn.token, move="dead", worker=worker, body=error)
+    return CommitSpec(
+        run_id=turn.run_id, token=turn.token, move="dead", worker=worker, body=error, usage=usage_of(turn)
+    )
 
 
 def cancelled_of(turn: Turn, worker: str, limits: Limits) -> CommitSpec:
@@ -198,6 +205,7 @@ def cancelled_of(turn: Turn, worker: str, limits: Limits) -> CommitSpec:
         token=turn.token,
         move="continue",
         worker=worker,
+        usage=usage_of(turn),
         messages=[encode(message, "message", limits.payload) for message in turn.messages.added],
         events=list(turn.events),
     )

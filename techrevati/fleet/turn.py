@@ -212,26 +212,26 @@ class Turn:
         """
         sent: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         key = self._key("model", [name, sent, options])
-        client = self._models[name]
+        client, begun = self._models[name], self._clock()
         if (known := self._journal.get(key)) is not None:
             reply = msgspec.json.decode(known, type=ModelReply)
         else:
-            begun = self._clock()
             request = ModelRequest(name.partition(":")[2] or name, sent, {**options, "on_delta": self._on_delta})
             async with asyncio.timeout(as_seconds(timeout, "timeout")):
                 reply = await client.complete(request)
             self._keep(key, msgspec.json.encode(reply).decode())
-            self.emit(
-                "model.called",
-                {
-                    "model": reply.model or name,
-                    "input_tokens": reply.input_tokens,
-                    "output_tokens": reply.output_tokens,
-                    "cost_micros": reply.cost_micros,
-                    "seconds": round(self._clock() - begun, 3),
-                    "role": self.role,
-                },
-            )
+        # Also when it was replayed: the events of an attempt that did not commit are gone.
+        self.emit(
+            "model.called",
+            {
+                "model": reply.model or name,
+                "input_tokens": reply.input_tokens,
+                "output_tokens": reply.output_tokens,
+                "cost_micros": reply.cost_micros,
+                "seconds": round(self._clock() - begun, 3),
+                "role": self.role,
+            },
+        )
         self.usage.input_tokens += reply.input_tokens
         self.usage.output_tokens += reply.output_tokens
         self.usage.cost_micros += reply.cost_micros

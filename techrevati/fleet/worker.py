@@ -75,6 +75,7 @@ class WorkerRuntime:
         self.partitions: list[PartitionKeys] = []
         self.engine: Engine | None = None
         self._places = settings.concurrency
+        self._pool: Any = None
         self._leaving = False
         self._beaten = 0.0
         self._ready = 0
@@ -93,7 +94,7 @@ class WorkerRuntime:
             StoreUnreachable, StoreDenied, FleetMismatch, UpgradeRequired: the worker must not take tickets.
         """
         s = self.settings
-        self._places = int(getattr(pool, "limit", 0) or s.concurrency)
+        self._pool, self._places = pool, int(getattr(pool, "limit", 0) or s.concurrency)
         self._sync = SyncStore(s.redis_url, patience=max(1.0, s.lease_ttl / 3))
         self._store = AsyncStore(s.redis_url, patience=s.lease_ttl, ring=self._ring)
         await loop.run_in_executor(None, self._open)
@@ -159,7 +160,10 @@ class WorkerRuntime:
         self._say(self._places)
 
     def _beat(self) -> None:
-        now = time.monotonic()
+        now, draining = time.monotonic(), bool(getattr(self._pool, "draining", False))
+        if draining and not self._leaving:
+            self._leaving = True  # no more tickets for this worker, while its turns end
+            self._say(0)
         if now - self._beaten >= self.settings.heartbeat and not self._leaving:
             self._beaten = now
             try:
