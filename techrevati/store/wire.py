@@ -1,5 +1,6 @@
 """What both clients share: bytes on the wire, and what a Redis error means to us."""
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
@@ -31,8 +32,12 @@ def pack_command(args: Sequence[Arg]) -> bytes:
     return _pack(tuple(args))
 
 
+_PASSWORD = re.compile(r"([?&]password=)[^&#]*")
+
+
 def safe_url(url: str) -> str:
     """Give a URL that may be shown: without its password."""
+    url = _PASSWORD.sub(r"\1***", url)
     parts = urlsplit(url)
     if parts.password is None:
         return url
@@ -45,6 +50,8 @@ def translate(error: Exception, url: str, what: str = "command") -> TechrevatiEr
     shown = safe_url(url)
     if isinstance(error, theirs.AuthenticationError | theirs.AuthorizationError | theirs.NoPermissionError):
         return StoreDenied(shown, str(error))
+    if "unauthenticated" in str(error):  # who has not said a password may not even send a long command
+        return StoreDenied(shown, "authentication required")
     if isinstance(error, theirs.OutOfMemoryError):
         return StoreUnfit(f"Redis at {shown} is out of memory", "raise maxmemory or shorten the retention")
     if isinstance(error, (*RETRIABLE, OSError)):

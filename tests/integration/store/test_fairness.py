@@ -11,7 +11,7 @@ from tests.integration.store.desk import Desk
 TEMPLATE = '{"task":"turn","id":"@TICKET@"}'
 
 
-def fill(desk: Desk, tenant: str, count: int, **more: int) -> None:
+def fill(desk: Desk, tenant: str, count: int) -> None:
     made = [
         calls.start(
             desk.keys,
@@ -23,7 +23,6 @@ def fill(desk: Desk, tenant: str, count: int, **more: int) -> None:
                 agent="writer",
                 payload_digest="p",
                 fields={},
-                **more,
             ),
         )
         for _ in range(count)
