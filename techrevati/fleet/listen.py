@@ -9,14 +9,15 @@ again by itself from time to time.
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import redis
-from redis.asyncio import Redis as AsyncRedis
+from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import ConnectionPool as AsyncPool
 from redis.exceptions import RedisError
 
 from techrevati.store.sync import connect
@@ -25,6 +26,11 @@ log = logging.getLogger(__name__)
 
 Hear = Callable[[str | None], None]
 """Called with a message's payload, or None when messages may have been missed."""
+
+HELLO = "techrevati:hello"
+"""A channel that nobody speaks on: with it a connection is subscribed from its first moment to its last."""
+AGAIN = 0.2
+"""Seconds until a lost connection is made anew."""
 
 
 class Audience:
@@ -53,6 +59,11 @@ class Audience:
         for hear in list(self._ears.get(channel, ())):
             hear(payload)
 
+    def hear(self, reply: Any) -> None:
+        """Take what a subscribed connection sent: [kind, channel, payload]."""
+        if reply[0] == "message":
+            self.tell(reply[1], reply[2])
+
     def missed(self) -> None:
         for ears in list(self._ears.values()):
             for hear in list(ears):
@@ -60,31 +71,33 @@ class Audience:
 
 
 class AsyncListener:
-    """Channels for an event loop."""
+    """Channels for an event loop.
+
+    Only the reading task makes and ends the connection; whoever listens or leaves just writes to it.
+    """
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._audience = Audience()
-        self._redis: AsyncRedis | None = None
-        self._pubsub: Any = None
+        self._pool: AsyncPool | None = None
+        self._connection: AbstractConnection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._changed = asyncio.Event()
+        self._opening = asyncio.Lock()
 
     async def listen(self, channel: str, hear: Hear) -> None:
         """Hear a channel from when this returns; `hear` is called on the loop."""
-        if self._pubsub is None:
-            self._redis = AsyncRedis.from_url(self._url, decode_responses=True, socket_connect_timeout=5)
-            self._pubsub = self._redis.pubsub()
-        if self._audience.add(channel, hear):
-            with contextlib.suppress(RedisError, OSError):  # the reader subscribes anew when Redis is back
-                await self._pubsub.subscribe(channel)
-        if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._read())
+        fresh = self._audience.add(channel, hear)
+        async with self._opening:
+            if self._task is None:
+                with contextlib.suppress(RedisError, OSError):  # the reader tries again
+                    await self._connect()
+                self._task = asyncio.get_running_loop().create_task(self._read())
+            elif fresh:
+                await self._say("SUBSCRIBE", channel)
 
     async def leave(self, channel: str, hear: Hear) -> None:
-        if self._audience.remove(channel, hear) and self._pubsub is not None:
-            with contextlib.suppress(RedisError, OSError):
-                await self._pubsub.unsubscribe(channel)
+        if self._audience.remove(channel, hear):
+            await self._say("UNSUBSCRIBE", channel)
 
     @asynccontextmanager
     async def waiting(self, channel: str) -> AsyncIterator[asyncio.Event]:
@@ -100,41 +113,46 @@ class AsyncListener:
         finally:
             await self.leave(channel, hear)
 
+    async def _say(self, *command: str) -> None:
+        connection = self._connection
+        if connection is not None and connection.is_connected:  # else the reader subscribes to all there is
+            with contextlib.suppress(RedisError, OSError):
+                await connection.send_command(*command, check_health=False)
+
+    async def _connect(self) -> None:
+        if self._pool is None:
+            self._pool = AsyncPool.from_url(self._url, decode_responses=True, protocol=2, socket_connect_timeout=5)
+        connection: AbstractConnection = self._pool.make_connection()
+        await connection.connect()
+        self._connection = connection
+        await self._say("SUBSCRIBE", HELLO, *self._audience.channels())
+
     async def _read(self) -> None:
         while True:
             try:
-                if not self._pubsub.subscribed:
-                    await self._again()
-                message = await self._pubsub.get_message(ignore_subscribe_messages=True, timeout=5.0)
-                if message is not None and message["type"] == "message":
-                    self._audience.tell(message["channel"], message["data"])
+                if self._connection is None:
+                    await self._connect()
+                    self._audience.missed()
+                assert self._connection is not None
+                while True:
+                    self._audience.hear(await self._connection.read_response(timeout=math.inf))
             except (RedisError, OSError) as error:
                 log.debug("subscription lost, trying again: %s", error)
-                await asyncio.sleep(0.2)
-                await self._again()
+                await self._hang_up()
+                await asyncio.sleep(AGAIN)
 
-    async def _again(self) -> None:
-        channels = self._audience.channels()
-        with contextlib.suppress(RedisError, OSError):
-            await self._pubsub.aclose()
-        assert self._redis is not None
-        self._pubsub = self._redis.pubsub()
-        if not channels:
-            await asyncio.sleep(0.05)
-            return
-        with contextlib.suppress(RedisError, OSError):
-            await self._pubsub.subscribe(*channels)
-        self._audience.missed()
+    async def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(RedisError, OSError):
+                await connection.disconnect(nowait=True)
 
     async def close(self) -> None:
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        if self._pubsub is not None and self._redis is not None:
-            with contextlib.suppress(RedisError, OSError):
-                await self._pubsub.aclose()
-                await self._redis.aclose()
+        await self._hang_up()
 
 
 class ThreadListener:
@@ -144,10 +162,9 @@ class ThreadListener:
         self._url = url
         self._audience = Audience()
         self._lock = threading.RLock()
-        self._redis: redis.Redis | None = None
-        self._pubsub: Any = None
+        self._connection: Any = None
         self._thread: threading.Thread | None = None
-        self._closed = False
+        self._closed = threading.Event()
 
     @contextmanager
     def waiting(self, channel: str) -> Iterator[threading.Event]:
@@ -158,58 +175,59 @@ class ThreadListener:
             event.set()
 
         with self._lock:
-            self._open()
-            if self._audience.add(channel, hear):
-                with contextlib.suppress(RedisError, OSError):
-                    self._pubsub.subscribe(channel)
+            fresh = self._audience.add(channel, hear)
+            if self._thread is None:
+                self._connect()
+                self._thread = threading.Thread(target=self._read, name="techrevati-listener", daemon=True)
+                self._thread.start()
+            elif fresh:
+                self._say("SUBSCRIBE", channel)
         try:
             yield event
         finally:
             with self._lock:
                 if self._audience.remove(channel, hear):
-                    with contextlib.suppress(RedisError, OSError):
-                        self._pubsub.unsubscribe(channel)
+                    self._say("UNSUBSCRIBE", channel)
 
-    def _open(self) -> None:
-        if self._thread is None:
-            self._redis = connect(self._url, socket_timeout=None)
-            self._pubsub = self._redis.pubsub()
-            # Subscribed from the start, so that the reader has a connection before anyone waits.
+    def _say(self, *command: str) -> None:
+        if self._connection is not None and self._connection.is_connected:  # else the reader subscribes to all
             with contextlib.suppress(RedisError, OSError):
-                self._pubsub.subscribe("techrevati:hello")
-            self._thread = threading.Thread(target=self._read, name="techrevati-listener", daemon=True)
-            self._thread.start()
+                self._connection.send_command(*command, check_health=False)
+
+    def _connect(self) -> None:
+        with contextlib.suppress(RedisError, OSError):
+            connection = connect(self._url, socket_timeout=None).connection_pool.make_connection()
+            connection.connect()
+            self._connection = connection
+            self._say("SUBSCRIBE", HELLO, *self._audience.channels())
 
     def _read(self) -> None:
-        while not self._closed:
+        while not self._closed.is_set():
             try:
-                message = self._pubsub.get_message(ignore_subscribe_messages=True, timeout=1.0)
-            except (RedisError, OSError, ValueError) as error:
-                if self._closed:
+                reply = self._connection.read_response(disconnect_on_error=False)
+            except Exception as error:  # noqa: BLE001 - whatever became of the connection, another is made
+                log.debug("subscription lost, trying again: %r", error)
+                if self._closed.wait(AGAIN):
                     return
-                log.debug("subscription lost, trying again: %s", error)
-                self._again()
-                continue
-            if message is not None and message["type"] == "message":
                 with self._lock:
-                    self._audience.tell(message["channel"], message["data"])
+                    self._hang_up()
+                    self._connect()
+                    if self._connection is not None:
+                        self._audience.missed()
+                continue
+            with self._lock:
+                self._audience.hear(reply)
 
-    def _again(self) -> None:
-        threading.Event().wait(0.2)
-        with self._lock, contextlib.suppress(RedisError, OSError):
-            self._pubsub.close()
-            assert self._redis is not None
-            self._pubsub = self._redis.pubsub()
-            self._pubsub.subscribe("techrevati:hello", *self._audience.channels())
-            self._audience.missed()
+    def _hang_up(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(RedisError, OSError):
+                connection.disconnect()
 
     def close(self) -> None:
-        self._closed = True
+        self._closed.set()
         if self._thread is not None:
-            with self._lock, contextlib.suppress(RedisError, OSError):
-                self._pubsub.unsubscribe("techrevati:hello")  # its answer wakes the thread
+            with self._lock:
+                self._say("UNSUBSCRIBE", HELLO)  # its answer wakes the thread
             self._thread.join(3)
-            with contextlib.suppress(RedisError, OSError):
-                self._pubsub.close()
-                assert self._redis is not None
-                self._redis.close()
+            self._hang_up()
