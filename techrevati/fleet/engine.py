@@ -213,7 +213,7 @@ class Engine:
                 spec, after, ending = await self._run(turn, view, running)
                 if spec is not None:
                     note_outcome(span, spec.move, spec.body if spec.move in ("retry", "dead") else "")
-            live.flush()
+            await live.settle()
             if spec is None:
                 await self._let_go(keys, turn, ending)
                 return None, asked

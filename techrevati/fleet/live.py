@@ -39,6 +39,12 @@ class Live:
             batch, self._waiting = self._waiting, []
             self._sending = asyncio.get_running_loop().create_task(self._send(batch))
 
+    async def settle(self) -> None:
+        """Send what waits ahead of whatever is sent next: behind the commit it would be refused."""
+        self.flush()
+        if self._sending is not None:
+            await asyncio.sleep(0)  # the store keeps the order in which calls were begun
+
     async def _send(self, batch: list[tuple[str, str]]) -> None:
         try:
             await self._store.run(calls.live_append(self._keys, self._run_id, self._token, CAP, TTL_MS, batch))
