@@ -116,7 +116,7 @@ class RunRecord:
             deadline=_seconds(fields, "deadline"),
             worker=fields.get("worker", ""),
             parent=fields.get("parent", ""),
-            cancelling=fields.get("cancel", ""),
+            cancelling=fields.get("cancel") or fields.get("reason", ""),
             input=_json(fields, "input"),
             output=_json(fields, "output"),
             error=_json(fields, "error"),
