@@ -164,7 +164,12 @@ class AsyncStore:
                 retry=Retry(NoBackoff(), 0),
             )
         connection: AbstractConnection = self._pool.make_connection()
-        await connection.connect()
+        try:
+            await connection.connect()
+        except theirs.ConnectionError as error:
+            if isinstance(error.__cause__, theirs.AuthenticationError):  # wrapped, so that it looks passing
+                raise error.__cause__ from None
+            raise
         self._connection = connection
         return connection
 
