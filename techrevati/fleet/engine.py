@@ -45,8 +45,7 @@ from techrevati.store.calls import ClaimSpec, CommitSpec
 from techrevati.store.errors import LeaseLost, RunNotFound, StoreError, StoreUnreachable
 from techrevati.store.keys import PartitionKeys
 from techrevati.store.records import Committed, Grant, decode_json
-from techrevati.telemetry.logs import turn_log
-from techrevati.telemetry.tracing import Tracing, note_outcome, trace_id_of
+from techrevati.telemetry.tracing import Tracing, note_outcome
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +121,8 @@ class Engine:
 
     def __post_init__(self) -> None:
         s = self.settings
-        self._threads = Threads(s.cache_threads)
+        # Never fewer than there are places: threads in turn would push each other out.
+        self._threads = Threads(max(s.cache_threads, 2 * s.concurrency) if s.cache_threads else 0)
         self._limits = Limits(s.max_payload, s.full_every, s.keep_checkpoints)
 
     @property
@@ -247,13 +247,6 @@ class Engine:
         for entry in grant.inbox:
             if entry.kind == "steer" and isinstance(entry.body, dict) and "role" in entry.body:
                 messages.added.append(entry.body)
-        ids = {
-            "run_id": grant.run_id,
-            "turn": fields["turn"],
-            "trace_id": trace_id_of(grant.run_id, fields.get("trace", "")),
-            "role": fields["role"],
-            "tenant": fields["tenant"],
-        }
         return Turn(
             fields=fields,
             run_id=grant.run_id,
@@ -266,7 +259,6 @@ class Engine:
             lines=_Lines(self.store, keys, grant.run_id, grant.token, live),
             limit=limit,
             park_after=self.settings.park_after,
-            log=turn_log(ids),
         )
 
     async def _run(

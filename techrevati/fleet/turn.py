@@ -9,10 +9,10 @@ Only journaled steps and deltas go to Redis while it runs.
 import asyncio
 import hashlib
 import inspect
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar, overload
 
 import msgspec
@@ -35,6 +35,8 @@ from techrevati.fleet.outcome import (
 from techrevati.fleet.settings import seconds as as_seconds
 from techrevati.fleet.state import State
 from techrevati.store.records import InboxEntry, decode_json
+from techrevati.telemetry.logs import TurnLog, turn_log
+from techrevati.telemetry.tracing import trace_id_of
 
 T = TypeVar("T")
 Policy = Literal["rerun", "once"]
@@ -127,7 +129,6 @@ class Turn:
         lines: Lines,
         limit: int,
         park_after: float,
-        log: logging.LoggerAdapter[logging.Logger],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.run_id, self.token = run_id, token
@@ -136,7 +137,7 @@ class Turn:
         self.number = int(fields["turn"])
         self.attempt = int(fields.get("attempt") or 0) + 1
         self.failures = int(fields.get("fails") or 0)
-        self.state, self.messages, self.log = state, messages, log
+        self.state, self.messages = state, messages
         self.usage = Usage()
         self.inbox = inbox
         self.events: list[tuple[str, str]] = []
@@ -156,6 +157,19 @@ class Turn:
             text = self._fields.get("input")
             self._input, self._input_read = decode_json(text) if text else None, True
         return self._input
+
+    @cached_property
+    def log(self) -> TurnLog:
+        """A logger whose lines carry this turn's run, turn and trace ids."""
+        return turn_log(
+            {
+                "run_id": self.run_id,
+                "turn": self.number,
+                "trace_id": trace_id_of(self.run_id, self._fields.get("trace", "")),
+                "role": self.role,
+                "tenant": self.tenant,
+            }
+        )
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ Celery pool starts ─▶ WorkerRuntime.start ─▶ Engine.serve for each ticke
 """
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -51,6 +52,17 @@ class Places(Protocol):
 def worker_name(role: str) -> str:
     """Name this process, uniquely among the living: role@host:pid:random."""
     return f"{role}@{socket.gethostname()}:{os.getpid()}:{os.urandom(3).hex()}"
+
+
+def collect_less() -> None:
+    """Keep the garbage collector from walking thousands of live turns over and over.
+
+    What imports made is frozen, and young objects are collected by the 20,000 instead of the 700: about a
+    sixth of a busy worker's CPU (docs/decisions/0004).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 class WorkerRuntime:
@@ -118,6 +130,7 @@ class WorkerRuntime:
             await self._listener.listen(keys.stop, self._heard_stop)
         self._pulse = loop.create_task(self._show_life())
         self._leases.start()
+        collect_less()
         log.info("%s serves %s in %d partitions, %d places", self.worker, self.role, len(self.partitions), self._places)
 
     async def stop(self) -> None:
