@@ -11,7 +11,7 @@ import json
 import logging
 import random
 import sys
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
@@ -196,6 +196,23 @@ def attempt_recovery(scenario: FailureScenario, ctx: RecoveryContext) -> Recover
         )
     )
     return result
+
+
+def export_recovery(ctx: RecoveryContext) -> dict[str, Any]:
+    """The books as JSON data: attempts, and the latest event of each kind and scenario."""
+    latest = {(event.event_type, event.scenario): event.to_dict() for event in ctx._events}
+    return {
+        "attempts": {scenario.value: count for scenario, count in ctx._attempts.items()},
+        "events": list(latest.values()),
+    }
+
+
+def restore_recovery(books: Mapping[str, Any]) -> RecoveryContext:
+    """A context that goes on from `export_recovery`."""
+    ctx = RecoveryContext()
+    ctx._attempts.update((FailureScenario(name), count) for name, count in books["attempts"].items())
+    ctx._events.extend(RecoveryEvent(**event) for event in books["events"])
+    return ctx
 
 
 async def aattempt_recovery(

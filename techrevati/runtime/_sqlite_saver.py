@@ -1,0 +1,231 @@
+"""Checkpoints in one SQLite file.
+
+Put order is (created_at, rowid): a put never gets an earlier time than the thread's latest, so
+the one index on thread and time serves "latest" and "before", and no third index slows each put.
+"""
+
+from __future__ import annotations
+
+import builtins
+import json
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from techrevati.runtime._checkpoints import (
+    KEY,
+    Checkpoint,
+    Claim,
+    Done,
+    Granted,
+    Held,
+    StaleClaimError,
+    _new_id,
+)
+from techrevati.runtime._sqlite import Database
+from techrevati.runtime._timestamp import iso_now
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS checkpoints (
+    id TEXT PRIMARY KEY,
+    thread_id TEXT NOT NULL,
+    created_at TEXT NOT NULL,
+    state_json TEXT NOT NULL,
+    parent_id TEXT,
+    metadata_json TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS idx_checkpoints_thread_created ON checkpoints (thread_id, created_at DESC);
+CREATE TABLE IF NOT EXISTS checkpoint_claims (
+    token INTEGER PRIMARY KEY AUTOINCREMENT,
+    thread_id TEXT NOT NULL,
+    key TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    expires_at REAL NOT NULL,
+    UNIQUE (thread_id, key)
+);
+"""
+# Rows of an older program have no `turn_key` (NULL) though their metadata may hold one; ours
+# have '' for none.  Both partial indexes leave keyless rows of ours out.
+_KEYS = """
+CREATE INDEX IF NOT EXISTS idx_checkpoints_key ON checkpoints (thread_id, turn_key) WHERE turn_key > '';
+CREATE INDEX IF NOT EXISTS idx_checkpoints_unkeyed ON checkpoints (thread_id) WHERE turn_key IS NULL;
+"""
+_COLUMNS = "id, thread_id, created_at, state_json, parent_id, metadata_json"
+_NEWEST_FIRST = "ORDER BY created_at DESC, rowid DESC"
+_INSERT = f"""
+INSERT INTO checkpoints ({_COLUMNS}, turn_key)
+SELECT ?1, ?2,
+    max(?3, coalesce((SELECT created_at FROM checkpoints WHERE thread_id = ?2
+                      ORDER BY created_at DESC LIMIT 1), '')),
+    ?4, ?5, ?6, ?7
+"""
+
+
+class SqliteSaver:
+    """Checkpoints that survive the process, shared by threads and by processes."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._database = Database(path, _SCHEMA)
+        self._clock: Callable[[], float] = time.time  # claims are compared between processes
+        with self._database.transaction():
+            columns = {row[1] for row in self._database.execute("PRAGMA table_info(checkpoints)")}
+            if "turn_key" not in columns:
+                self._database.execute("ALTER TABLE checkpoints ADD COLUMN turn_key TEXT")
+            for statement in filter(str.strip, _KEYS.split(";")):
+                self._database.execute(statement)
+
+    def get(self, thread_id: str, checkpoint_id: str | None = None) -> Checkpoint | None:
+        """That checkpoint of the thread, or its latest."""
+        if checkpoint_id is None:
+            return self._one(f"thread_id = ? {_NEWEST_FIRST} LIMIT 1", thread_id)
+        return self._one("id = ? AND thread_id = ?", checkpoint_id, thread_id)
+
+    def put(
+        self,
+        thread_id: str,
+        state: Mapping[str, Any],
+        *,
+        parent_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Checkpoint:
+        """Store the state, committed on return.
+
+        Raises:
+            TypeError, ValueError: `state` or `metadata` is not JSON data.
+        """
+        row = _row(thread_id, state, parent_id, metadata)
+        with self._database.lock:
+            return self._insert(row)
+
+    def list(
+        self, thread_id: str, *, before: str | None = None, limit: int = 10
+    ) -> builtins.list[Checkpoint]:
+        """At most `limit` checkpoints, newest first, put before `before`."""
+        if limit <= 0:
+            return []
+        if before is None:
+            return self._select(f"thread_id = ? {_NEWEST_FIRST} LIMIT ?", thread_id, limit)
+        return self._select(
+            "thread_id = ?1 AND (created_at, rowid) <"
+            " (SELECT created_at, rowid FROM checkpoints WHERE id = ?2 AND thread_id = ?1)"
+            f" {_NEWEST_FIRST} LIMIT ?3",
+            thread_id,
+            before,
+            limit,
+        )
+
+    def delete(self, thread_id: str) -> None:
+        """Forget the thread."""
+        with self._database.transaction():
+            self._database.execute("DELETE FROM checkpoints WHERE thread_id = ?", (thread_id,))
+            self._database.execute("DELETE FROM checkpoint_claims WHERE thread_id = ?", (thread_id,))
+
+    def find(self, thread_id: str, key: str) -> Checkpoint | None:
+        """The newest checkpoint with that key, rows of older programs included."""
+        found = self._one(f"thread_id = ? AND turn_key = ? {_NEWEST_FIRST} LIMIT 1", thread_id, key)
+        if found is not None or not key:
+            return found
+        older = self._select(f"thread_id = ? AND turn_key IS NULL {_NEWEST_FIRST}", thread_id)
+        return next((record for record in older if record.metadata.get(KEY) == key), None)
+
+    def claim(self, thread_id: str, key: str, *, owner: str, ttl: float) -> Claim:
+        """Reserve the key, unless it is done or held by another owner."""
+        with self._database.transaction():
+            done = self.find(thread_id, key)
+            if done is not None:
+                return Done(done)
+            held, now = self._grant(thread_id, key), self._clock()
+            if held is not None and held[1] != owner and held[2] > now:
+                return Held(held[2] - now)
+            cursor = self._database.execute(
+                "INSERT OR REPLACE INTO checkpoint_claims (thread_id, key, owner, expires_at)"
+                " VALUES (?, ?, ?, ?)",
+                (thread_id, key, owner, now + ttl),
+            )
+            return Granted(int(cursor.lastrowid or 0))
+
+    def put_claimed(
+        self,
+        thread_id: str,
+        key: str,
+        state: Mapping[str, Any],
+        *,
+        token: int,
+        parent_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Checkpoint:
+        """Store the result and end the claim, if `token` is still the current one."""
+        row = _row(thread_id, state, parent_id, {**(metadata or {}), KEY: key})
+        with self._database.transaction():
+            grant = self._grant(thread_id, key)
+            if grant is None or grant[0] != token:
+                raise StaleClaimError(thread_id, key, token, 0 if grant is None else grant[0])
+            record = self._insert(row)
+            self._database.execute("DELETE FROM checkpoint_claims WHERE token = ?", (token,))
+            return record
+
+    def release(self, thread_id: str, key: str, *, token: int) -> None:
+        """End the claim without a result."""
+        with self._database.lock:
+            self._database.execute(
+                "DELETE FROM checkpoint_claims WHERE token = ? AND thread_id = ? AND key = ?",
+                (token, thread_id, key),
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _insert(self, row: tuple[Any, ...]) -> Checkpoint:
+        cursor = self._database.execute(_INSERT, row)
+        stored = self._database.execute(
+            "SELECT created_at FROM checkpoints WHERE rowid = ?", (cursor.lastrowid,)
+        ).fetchone()
+        created_at = row[2] if stored is None else stored[0]  # None: another process deleted it already
+        # What a reader would get, not what the caller holds: it may change its mapping later.
+        return _checkpoint((row[0], row[1], created_at, row[3], row[4], row[5]))
+
+    def _grant(self, thread_id: str, key: str) -> tuple[int, str, float] | None:
+        found: tuple[int, str, float] | None = self._database.execute(
+            "SELECT token, owner, expires_at FROM checkpoint_claims WHERE thread_id = ? AND key = ?",
+            (thread_id, key),
+        ).fetchone()
+        return found
+
+    def _select(self, where: str, *values: Any) -> builtins.list[Checkpoint]:
+        with self._database.lock:
+            rows = self._database.execute(
+                f"SELECT {_COLUMNS} FROM checkpoints WHERE {where}", values
+            ).fetchall()
+        return [_checkpoint(row) for row in rows]
+
+    def _one(self, where: str, *values: Any) -> Checkpoint | None:
+        return next(iter(self._select(where, *values)), None)
+
+
+def _row(
+    thread_id: str, state: Mapping[str, Any], parent_id: str | None, metadata: Mapping[str, Any] | None
+) -> tuple[Any, ...]:
+    known = dict(metadata or {})
+    key = known.get(KEY)
+    return (
+        _new_id(),
+        thread_id,
+        iso_now(),
+        json.dumps(dict(state)),
+        parent_id,
+        json.dumps(known),
+        key if isinstance(key, str) else "",
+    )
+
+
+def _checkpoint(row: tuple[Any, ...]) -> Checkpoint:
+    record_id, thread_id, created_at, state, parent_id, metadata = row
+    return Checkpoint(record_id, thread_id, created_at, json.loads(state), parent_id, json.loads(metadata))
