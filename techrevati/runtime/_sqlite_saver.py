@@ -1,7 +1,8 @@
 """Checkpoints in one SQLite file.
 
-Put order is (created_at, rowid): a put never gets an earlier time than the thread's latest, so
-the one index on thread and time serves "latest" and "before", and no third index slows each put.
+Put order is (created_at, rowid): a put never gets an earlier time than the thread's latest, even
+when the clock went back, so the one index on thread and time serves "latest" and "before", and no
+third index slows each put.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from techrevati.runtime._checkpoints import (
     Held,
     StaleClaimError,
     _new_id,
+    copied,
 )
 from techrevati.runtime._sqlite import Database
 from techrevati.runtime._timestamp import iso_now
@@ -53,13 +55,8 @@ CREATE INDEX IF NOT EXISTS idx_checkpoints_unkeyed ON checkpoints (thread_id) WH
 """
 _COLUMNS = "id, thread_id, created_at, state_json, parent_id, metadata_json"
 _NEWEST_FIRST = "ORDER BY created_at DESC, rowid DESC"
-_INSERT = f"""
-INSERT INTO checkpoints ({_COLUMNS}, turn_key)
-SELECT ?1, ?2,
-    max(?3, coalesce((SELECT created_at FROM checkpoints WHERE thread_id = ?2
-                      ORDER BY created_at DESC LIMIT 1), '')),
-    ?4, ?5, ?6, ?7
-"""
+_INSERT = f"INSERT INTO checkpoints ({_COLUMNS}, turn_key) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_REMEMBERED = 10_000  # threads whose latest time is kept at hand
 
 
 class SqliteSaver:
@@ -68,6 +65,7 @@ class SqliteSaver:
     def __init__(self, path: str | Path) -> None:
         self._database = Database(path, _SCHEMA)
         self._clock: Callable[[], float] = time.time  # claims are compared between processes
+        self._latest: dict[str, str] = {}  # thread -> created_at of its latest checkpoint
         with self._database.transaction():
             columns = {row[1] for row in self._database.execute("PRAGMA table_info(checkpoints)")}
             if "turn_key" not in columns:
@@ -94,9 +92,9 @@ class SqliteSaver:
         Raises:
             TypeError, ValueError: `state` or `metadata` is not JSON data.
         """
-        row = _row(thread_id, state, parent_id, metadata)
+        put = _Put(thread_id, state, parent_id, metadata)
         with self._database.lock:
-            return self._insert(row)
+            return self._insert(put)
 
     def list(
         self, thread_id: str, *, before: str | None = None, limit: int = 10
@@ -156,12 +154,12 @@ class SqliteSaver:
         metadata: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
         """Store the result and end the claim, if `token` is still the current one."""
-        row = _row(thread_id, state, parent_id, {**(metadata or {}), KEY: key})
+        put = _Put(thread_id, state, parent_id, {**(metadata or {}), KEY: key})
         with self._database.transaction():
             grant = self._grant(thread_id, key)
             if grant is None or grant[0] != token:
                 raise StaleClaimError(thread_id, key, token, 0 if grant is None else grant[0])
-            record = self._insert(row)
+            record = self._insert(put)
             self._database.execute("DELETE FROM checkpoint_claims WHERE token = ?", (token,))
             return record
 
@@ -183,14 +181,34 @@ class SqliteSaver:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _insert(self, row: tuple[Any, ...]) -> Checkpoint:
-        cursor = self._database.execute(_INSERT, row)
-        stored = self._database.execute(
-            "SELECT created_at FROM checkpoints WHERE rowid = ?", (cursor.lastrowid,)
+    def _insert(self, put: _Put) -> Checkpoint:
+        record = put.at(max(iso_now(), self._latest_of(put.thread_id)))
+        self._database.execute(
+            _INSERT,
+            (
+                record.id,
+                record.thread_id,
+                record.created_at,
+                put.state_json,
+                record.parent_id,
+                put.metadata_json,
+                put.key,
+            ),
+        )
+        if len(self._latest) >= _REMEMBERED:
+            self._latest.clear()
+        self._latest[record.thread_id] = record.created_at
+        return record
+
+    def _latest_of(self, thread_id: str) -> str:
+        known = self._latest.get(thread_id)
+        if known is not None:
+            return known
+        row = self._database.execute(
+            "SELECT created_at FROM checkpoints WHERE thread_id = ? ORDER BY created_at DESC LIMIT 1",
+            (thread_id,),
         ).fetchone()
-        created_at = row[2] if stored is None else stored[0]  # None: another process deleted it already
-        # What a reader would get, not what the caller holds: it may change its mapping later.
-        return _checkpoint((row[0], row[1], created_at, row[3], row[4], row[5]))
+        return "" if row is None else str(row[0])
 
     def _grant(self, thread_id: str, key: str) -> tuple[int, str, float] | None:
         found: tuple[int, str, float] | None = self._database.execute(
@@ -210,20 +228,33 @@ class SqliteSaver:
         return next(iter(self._select(where, *values)), None)
 
 
-def _row(
-    thread_id: str, state: Mapping[str, Any], parent_id: str | None, metadata: Mapping[str, Any] | None
-) -> tuple[Any, ...]:
-    known = dict(metadata or {})
-    key = known.get(KEY)
-    return (
-        _new_id(),
-        thread_id,
-        iso_now(),
-        json.dumps(dict(state)),
-        parent_id,
-        json.dumps(known),
-        key if isinstance(key, str) else "",
-    )
+class _Put:
+    """What is to be stored, in JSON before the file is locked."""
+
+    __slots__ = ("_metadata", "_parent_id", "_state", "key", "metadata_json", "state_json", "thread_id")
+
+    def __init__(
+        self,
+        thread_id: str,
+        state: Mapping[str, Any],
+        parent_id: str | None,
+        metadata: Mapping[str, Any] | None,
+    ) -> None:
+        self.thread_id, self._parent_id = thread_id, parent_id
+        self._state, self._metadata = dict(state), dict(metadata or {})
+        self.state_json, self.metadata_json = json.dumps(self._state), json.dumps(self._metadata)
+        key = self._metadata.get(KEY)
+        self.key = key if isinstance(key, str) else ""
+
+    def at(self, created_at: str) -> Checkpoint:
+        return Checkpoint(
+            _new_id(),
+            self.thread_id,
+            created_at,
+            copied(self._state),
+            self._parent_id,
+            copied(self._metadata),
+        )
 
 
 def _checkpoint(row: tuple[Any, ...]) -> Checkpoint:
