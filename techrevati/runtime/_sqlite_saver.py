@@ -121,8 +121,10 @@ class SqliteSaver:
 
     def find(self, thread_id: str, key: str) -> Checkpoint | None:
         """The newest checkpoint with that key, rows of older programs included."""
+        if not key:
+            return None
         found = self._one(f"thread_id = ? AND turn_key = ? {_NEWEST_FIRST} LIMIT 1", thread_id, key)
-        if found is not None or not key:
+        if found is not None:
             return found
         older = self._select(f"thread_id = ? AND turn_key IS NULL {_NEWEST_FIRST}", thread_id)
         return next((record for record in older if record.metadata.get(KEY) == key), None)

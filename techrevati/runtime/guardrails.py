@@ -48,7 +48,7 @@ AnyGuardrail = Guardrail | AsyncGuardrail
 
 
 @dataclass(frozen=True)
-class AllowAllGuardrail:
+class AllowAllGuardrail(Guardrail):
     """Lets everything pass."""
 
     name: str = "allow_all"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
@@ -65,24 +65,45 @@ class _Combined(PolicyCondition):
         for index, condition in enumerate(self.conditions):
             answer = condition.matches(ctx)
             if inspect.isawaitable(answer):
-                return self._matches_from(answer, index + 1, ctx)
-            if bool(answer) is self._decides:
-                return self._decides
-        return not self._decides
-
-    async def _matches_from(self, pending: Awaitable[bool], index: int, ctx: PhaseContext) -> bool:
-        if bool(await pending) is self._decides:
-            return self._decides
-        for condition in self.conditions[index:]:
-            answer = condition.matches(ctx)
-            if inspect.isawaitable(answer):
-                answer = await answer
+                return _Undecided(answer, self.conditions[index + 1 :], ctx, self._decides)
             if bool(answer) is self._decides:
                 return self._decides
         return not self._decides
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.conditions!r})"
+
+
+class _Undecided:
+    """A combined answer that waits for one of its parts; `close` it if nobody is going to."""
+
+    __slots__ = ("_ctx", "_decides", "_pending", "_rest")
+
+    def __init__(self, pending: Awaitable[bool], rest: list[Any], ctx: PhaseContext, decides: bool) -> None:
+        self._pending, self._rest, self._ctx, self._decides = pending, rest, ctx, decides
+
+    def __await__(self) -> Generator[Any, None, bool]:
+        return self._answer().__await__()
+
+    def close(self) -> None:
+        _close(self._pending)
+
+    async def _answer(self) -> bool:
+        if bool(await self._pending) is self._decides:
+            return self._decides
+        for condition in self._rest:
+            answer = condition.matches(self._ctx)
+            if inspect.isawaitable(answer):
+                answer = await answer
+            if bool(answer) is self._decides:
+                return self._decides
+        return not self._decides
+
+
+def _close(unwanted: Any) -> None:
+    """Say that an awaitable will not be awaited, so that nobody is warned about it."""
+    if hasattr(unwanted, "close"):
+        unwanted.close()
 
 
 class And(_Combined):
@@ -256,8 +277,7 @@ class PolicyEngine:
         for rule in self._rules:
             answer = rule.condition.matches(ctx)
             if inspect.isawaitable(answer):
-                if inspect.iscoroutine(answer):
-                    answer.close()
+                _close(answer)
                 raise TypeError(
                     f"rule '{rule.name}': condition {rule.condition!r} is asynchronous, use evaluate_async"
                 )
