@@ -64,9 +64,7 @@ class Journal:
         return Entry(self, self._keyed, key or "")
 
     def find(self, key: str) -> Checkpoint | None:
-        """The newest checkpoint with that key."""
-        if self._keyed is not None:
-            return self._keyed.find(self.thread_id, key)
+        """The newest checkpoint with that key, for a saver that cannot look it up."""
         fresh = self._read_new(key)
         if fresh is not None:
             return fresh

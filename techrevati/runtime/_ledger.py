@@ -102,7 +102,8 @@ class Totals:
     def catch_up(self) -> None:
         """Add the turns that came since."""
         turns = self.source
-        for position in range(self.done, len(turns)):
+        end = len(turns)  # once: another thread may add a turn while these are summed
+        for position in range(self.done, end):
             model, usage = turns[position]
             self.add(model, usage)
-        self.done = len(turns)
+        self.done = end

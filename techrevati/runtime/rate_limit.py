@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 _NAP = 0.05  # s; longest sleep between two looks at the bucket
@@ -89,6 +90,7 @@ class _Bucket:
             )
         self._lock = threading.Lock()
         self._line: deque[_Waiter] = deque()
+        self._line_in = self._line_out = 0.0  # tokens that ever stood in line, and that left its head
         self._tokens, self._seen_at = self.capacity, self.clock()
 
     def _rate(self) -> Rate:
@@ -140,12 +142,27 @@ class _Bucket:
             raise RateLimitExceededError(self.name, tokens)
         waiter = _Waiter(tokens, None if timeout is None else self.clock() + timeout)
         with self._lock:
+            waiter.before = self._line_in
+            self._line_in += tokens
             self._line.append(waiter)
         try:
             yield waiter
         finally:
             with self._lock:
-                self._line.remove(waiter)
+                self._leave(waiter)
+
+    def _leave(self, waiter: _Waiter) -> None:
+        if self._line[0] is waiter:
+            self._line.popleft()
+            self._line_out += waiter.tokens
+        else:
+            place = self._line.index(waiter)
+            for behind in islice(self._line, place + 1, None):
+                behind.before -= waiter.tokens
+            del self._line[place]
+            self._line_in -= waiter.tokens
+        if not self._line:
+            self._line_in = self._line_out = 0.0
 
     def _advance(self, waiter: _Waiter) -> float:
         """Spend if it is this waiter's turn; return how long to nap (0.0 = spent).
@@ -156,11 +173,7 @@ class _Bucket:
         with self._lock:
             now = self.clock()
             first = self._line[0] is waiter
-            ahead = 0.0
-            for other in self._line:
-                if other is waiter:
-                    break
-                ahead += other.tokens
+            ahead = 0.0 if first else waiter.before - self._line_out
             level, wait = take(self._load(), self._rate(), ahead + waiter.tokens, now)
             if first and wait == 0.0:
                 self._store(level)
@@ -172,10 +185,11 @@ class _Bucket:
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
-    """Someone in line, and until when."""
+    """Someone in line, until when, and for how many tokens the line asked before."""
 
     tokens: float
     deadline: float | None  # s, the bucket's clock
+    before: float = 0.0
 
 
 @dataclass

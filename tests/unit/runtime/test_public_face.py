@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 from enum import Enum, IntEnum
+from importlib.metadata import PackageNotFoundError
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from techrevati.runtime import (
     RateLimitExceededError,
     TurnTimeoutError,
     UsageLimitExceededError,
+    _version,
 )
 from techrevati.runtime.audit import AuditBrokenError
 from techrevati.runtime.checkpoint import StaleClaimError
@@ -251,6 +253,14 @@ def test_errors_carry_their_message_and_survive_pickling(error: Exception, messa
     assert type(again) is type(error)
     assert str(again) == str(error) == message
     assert vars(again) == vars(error)
+
+
+def test_without_a_distribution_the_version_is_local(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(_version, "version", missing)
+    assert _version._installed() == "0.0.0+local"
 
 
 def test_errors_whose_message_starts_as_documented() -> None:

@@ -149,6 +149,29 @@ async def test_a_waiter_that_leaves_makes_room() -> None:
     await bucket.acquire(1, timeout=0)
 
 
+async def test_a_thousand_waiters_stand_in_one_line() -> None:
+    clock = ManualClock()
+    bucket = AsyncTokenBucket("b", 10, 10, clock)
+    await bucket.acquire(10)
+    served: list[int] = []
+
+    async def want(n: int) -> None:
+        await bucket.acquire(0.1)
+        served.append(n)
+
+    tasks = [asyncio.create_task(want(n)) for n in range(1000)]
+    await asyncio.sleep(0)
+    for gone in range(100, 1000, 7):
+        tasks[gone].cancel()
+    while not all(task.done() for task in tasks):
+        clock.advance(1)
+        await asyncio.sleep(0.005)
+    left = [n for n in range(1000) if not tasks[n].cancelled()]
+    assert sorted(served) == left
+    assert served[:5] == left[:5]
+    assert (bucket._line_in, bucket._line_out) == (0.0, 0.0)
+
+
 def test_limiter_pays_known_buckets_only() -> None:
     clock = ManualClock()
     rpm, tokens = TokenBucket("rpm", 2, 1, clock), TokenBucket("in", 100, 1, clock)

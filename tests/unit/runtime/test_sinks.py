@@ -115,6 +115,22 @@ def test_threads_share_the_sqlite_sinks(tmp_path: Path) -> None:
     usages.close()
 
 
+def test_threads_share_the_rings() -> None:
+    events, usages = RingBufferEventSink(50), RingBufferUsageSink(1000)
+    barrier = threading.Barrier(6)
+
+    def work(_: int) -> None:
+        barrier.wait()
+        for n in range(100):
+            events.emit(numbered(n))
+            usages.record("m", USAGE, 1.0)
+            assert len(events.events) <= 50
+
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))
+    assert (len(events.events), len(usages.records)) == (50, 600)
+
+
 class Broken:
     def emit(self, event: AgentEvent) -> None:
         raise RuntimeError("disk full")

@@ -668,6 +668,40 @@ def test_a_failing_saver_speaks_up_after_the_accounts() -> None:
     assert "agent.recovery.attempted" not in names(session.events)
 
 
+def test_a_keyed_saver_that_fails_gets_its_key_back() -> None:
+    class Full(InMemorySaver):
+        def put_claimed(self, *args: Any, **kwargs: Any) -> Checkpoint:
+            raise OSError("disk full")
+
+    saver = Full()
+    with AgentSession("r", "p", saver=saver).session(thread_id="t") as session:
+        with pytest.raises(OSError, match="disk full"):
+            session.run_turn(int, idempotency_key="k")
+        with pytest.raises(OSError, match="disk full"):
+            session.step("s", int)
+    assert saver._grants == {}
+
+
+def test_a_lost_claim_of_a_step_returns_what_was_recorded() -> None:
+    saver = InMemorySaver()
+    clock = ManualClock()
+    saver._clock = clock
+    factory = AgentSession("r", "p", saver=saver)
+
+    def overtaken(recorded: bool) -> str:
+        clock.advance(1000)
+        if recorded:
+            with factory.session(thread_id="t") as other:
+                other.step("s", lambda: "theirs")
+        else:
+            saver.claim("t", "step:u", owner="somebody", ttl=1000)
+        return "mine"
+
+    with factory.session(thread_id="t") as session:
+        assert session.step("s", partial(overtaken, True)) == "theirs"
+        assert session.step("u", partial(overtaken, False)) == "mine"
+
+
 def test_a_failed_turn_gives_its_key_back() -> None:
     saver = InMemorySaver()
     factory = AgentSession("r", "p", saver=saver)

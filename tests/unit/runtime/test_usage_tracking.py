@@ -176,6 +176,7 @@ def test_summary_and_formats() -> None:
         "total_cost_usd": 1.005,
         "formatted_cost": "$1.00",
     }
+    assert (tracker.total_input_tokens, tracker.total_output_tokens) == (1_005_000, 7)
     assert tracker.budget_remaining(1) == pytest.approx(-0.005)
     assert (tracker.is_over_budget(1), tracker.is_over_budget(2)) == (True, False)
 
