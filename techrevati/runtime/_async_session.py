@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from techrevati.runtime._deadline import await_within
 from techrevati.runtime._errors import PermissionDeniedError
 from techrevati.runtime._session import SessionCore
-from techrevati.runtime._stream import TurnStream
+from techrevati.runtime._stream import StreamFactory, TurnStream
 from techrevati.runtime._turn import Turn
 from techrevati.runtime._usage import ZERO_USAGE, UsageSnapshot
 from techrevati.runtime.agent_lifecycle import AgentStatus
@@ -67,7 +67,7 @@ class AsyncOrchestrationSession(SessionCore):
 
     def arun_turn_stream(
         self,
-        stream_factory: Callable[[], AsyncIterable[T]],
+        stream_factory: StreamFactory[T],
         model: str = "",
         usage: UsageSnapshot | None = None,
         estimate_usage: Callable[[list[T]], UsageSnapshot] | None = None,
@@ -76,6 +76,7 @@ class AsyncOrchestrationSession(SessionCore):
     ) -> TurnStream[T]:
         """One turn whose result comes in chunks: iterate the stream, best inside ``async with``.
 
+        `stream_factory` returns the chunks' async iterable, or an awaitable of it.
         Breaker, usage, budget and checkpoint are settled when the stream ends; the result kept is
         the list of chunks, and a replay yields it again.  Left early, the chunks seen are
         accounted for, nothing is kept, and the breaker learns nothing.  `timeout` is the time

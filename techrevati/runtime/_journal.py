@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import time
 from dataclasses import dataclass
 from typing import Any, assert_never
@@ -25,10 +24,8 @@ from techrevati.runtime._checkpoints import (
     KeyedCheckpointSaver,
     StaleClaimError,
 )
+from techrevati.runtime._log import logger
 from techrevati.runtime._usage import UsageSnapshot
-
-logger = logging.getLogger("techrevati.runtime.orchestrator")
-logger.addHandler(logging.NullHandler())
 
 _PAGE = 100
 _LOOK_AGAIN = 0.02  # s between two looks at a key that somebody holds

@@ -35,7 +35,7 @@ class InMemorySaver:
     """Checkpoints of this process.  Safe for threads; hands out copies only."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._clock: Callable[[], float] = time.monotonic
         self._threads: dict[str, builtins.list[Checkpoint]] = {}
         self._places: dict[tuple[str, str], int] = {}  # (thread, checkpoint id) -> place in its list
@@ -117,14 +117,14 @@ class InMemorySaver:
         metadata: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
         """Store the result and end the claim, if `token` is still the current one."""
-        record = _record(thread_id, state, parent_id, {**(metadata or {}), KEY: key})
         with self._lock:
             grant = self._grants.get((thread_id, key))
             if grant is None or grant.token != token:
                 raise StaleClaimError(thread_id, key, token, 0 if grant is None else grant.token)
+            # Through `put`, so that a subclass sees every write.
+            record = self.put(thread_id, state, parent_id=parent_id, metadata={**(metadata or {}), KEY: key})
             del self._grants[thread_id, key]
-            self._append(record)
-        return _copied(record)
+        return record
 
     def release(self, thread_id: str, key: str, *, token: int) -> None:
         """End the claim without a result."""

@@ -13,6 +13,7 @@ from typing import Any
 from techrevati.runtime._checkpoints import CheckpointSaver, _new_id
 from techrevati.runtime._endings import ending_of
 from techrevati.runtime._journal import Journal
+from techrevati.runtime._log import logger
 from techrevati.runtime._scope import Scope, emitting
 from techrevati.runtime.agent_events import AgentEvent, AgentEventName, AgentEventStatus, AgentFailureClass
 from techrevati.runtime.agent_lifecycle import AgentRegistry, AgentStatus, AgentWorker
@@ -27,9 +28,6 @@ from techrevati.runtime.retry_policy import RecoveryContext, export_recovery
 from techrevati.runtime.routing import ProviderRouter
 from techrevati.runtime.sinks import EventSink, NoopEventSink, NoopUsageSink, UsageSink
 from techrevati.runtime.usage_tracking import UsageLimits, UsageTracker
-
-logger = logging.getLogger("techrevati.runtime.orchestrator")
-logger.addHandler(logging.NullHandler())
 
 STATE_VERSION = 1
 
@@ -94,21 +92,23 @@ class SessionCore:
         """Actions the policy asks for now; time, cost and recoveries are the session's own."""
         if self.policy_engine is None:
             return []
-        exhausted = {event.scenario for event in self.recovery.events if event.event_type == "escalated"}
-        return self.policy_engine.evaluate(
-            PhaseContext(
-                phase=self.phase,
-                quality_level=quality_level,
-                gate_score=gate_score,
-                gate_threshold=gate_threshold,
-                completed_roles=set(completed_roles or ()),
-                failed_roles=set(failed_roles or ()),
-                all_roles=set(all_roles or ()),
-                elapsed_seconds=self._elapsed() if elapsed_seconds is None else elapsed_seconds,
-                retry_exhausted_scenarios=exhausted,
-                phase_completed=phase_completed,
-                total_cost_usd=self.tracker.total_cost(),
-            )
+        ctx = self.phase_context(elapsed_seconds)
+        ctx.quality_level, ctx.phase_completed = quality_level, phase_completed
+        ctx.gate_score, ctx.gate_threshold = gate_score, gate_threshold
+        ctx.completed_roles = set(completed_roles or ())
+        ctx.failed_roles = set(failed_roles or ())
+        ctx.all_roles = set(all_roles or ())
+        return self.policy_engine.evaluate(ctx)
+
+    def phase_context(self, elapsed_seconds: float | None = None) -> PhaseContext:
+        """What the session knows of its phase, for a policy to be asked (`evaluate_async` too)."""
+        return PhaseContext(
+            phase=self.phase,
+            elapsed_seconds=self._elapsed() if elapsed_seconds is None else elapsed_seconds,
+            retry_exhausted_scenarios={
+                event.scenario for event in self.recovery.events if event.event_type == "escalated"
+            },
+            total_cost_usd=self.tracker.total_cost(),
         )
 
     def evaluate_gate(self, observed: QualityLevel | None) -> QualityGateOutcome | None:
@@ -236,7 +236,7 @@ class SessionCore:
         token = emitting.set(Scope(self._session_id, ends))
         try:
             self.event_sink.emit(event)
-        except Exception:
+        except Exception:  # noqa: BLE001 - sinks observe, they must not harm the turn
             logger.exception("event_sink.emit raised; the event is dropped: %s", event.event.value)
         finally:
             emitting.reset(token)

@@ -156,12 +156,12 @@ class SqliteSaver:
         metadata: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
         """Store the result and end the claim, if `token` is still the current one."""
-        put = _Put(thread_id, state, parent_id, {**(metadata or {}), KEY: key})
         with self._database.transaction():
             grant = self._grant(thread_id, key)
             if grant is None or grant[0] != token:
                 raise StaleClaimError(thread_id, key, token, 0 if grant is None else grant[0])
-            record = self._insert(put)
+            # Through `put`, so that a subclass sees every write.
+            record = self.put(thread_id, state, parent_id=parent_id, metadata={**(metadata or {}), KEY: key})
             self._database.execute("DELETE FROM checkpoint_claims WHERE token = ?", (token,))
             return record
 

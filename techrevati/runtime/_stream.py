@@ -7,9 +7,10 @@ admit ─▶ chunk ─▶ chunk ─▶ … ─▶ end: breaker, usage, checkpoin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeAlias, TypeVar
 
 from techrevati.runtime._deadline import await_within
 from techrevati.runtime._errors import TurnTimeoutError
@@ -21,6 +22,9 @@ from techrevati.runtime.rate_limit import AsyncRateLimiter
 
 T = TypeVar("T")
 
+# Returns the stream, or (as most clients do) an awaitable of it.
+StreamFactory: TypeAlias = Callable[[], AsyncIterable[T] | Awaitable[AsyncIterable[T]]]
+
 
 class TurnStream(Generic[T]):
     """The chunks of one turn, to be iterated once.
@@ -31,7 +35,7 @@ class TurnStream(Generic[T]):
 
     def __init__(
         self,
-        factory: Callable[[], AsyncIterable[T]],
+        factory: StreamFactory[T],
         turn: Turn,
         timeout: float | None,
         *,
@@ -92,7 +96,7 @@ class TurnStream(Generic[T]):
 
 
 async def _admitted(
-    breaker: AsyncCircuitBreaker | None, factory: Callable[[], AsyncIterable[T]], timeout: float | None
+    breaker: AsyncCircuitBreaker | None, factory: StreamFactory[T], timeout: float | None
 ) -> AsyncGenerator[T, None]:
     """The stream behind the breaker, which learns from how it ends."""
     if breaker is None:
@@ -110,22 +114,28 @@ async def _admitted(
     await _settle(breaker, permit, None)
 
 
-async def _in_time(factory: Callable[[], AsyncIterable[T]], timeout: float | None) -> AsyncGenerator[T, None]:
+async def _in_time(factory: StreamFactory[T], timeout: float | None) -> AsyncGenerator[T, None]:
     """The stream as it comes; each wait for a chunk ends at the deadline of the whole."""
     now = asyncio.get_running_loop().time
     deadline = None if timeout is None else now() + timeout
-    source = aiter(factory())
+
+    async def in_time(wait: Callable[[], Awaitable[Any]]) -> Any:
+        if deadline is None:
+            return await wait()
+        try:
+            return await await_within(wait, deadline - now())
+        except TurnTimeoutError as error:
+            raise TurnTimeoutError(timeout or 0.0) from error  # the whole, not what was left of it
+
+    source: Any = None
     try:
+        opened = factory()
+        source = aiter(await in_time(lambda: opened) if inspect.isawaitable(opened) else opened)
         while True:
             try:
-                if deadline is None:
-                    chunk = await anext(source)
-                else:
-                    chunk = await await_within(source.__anext__, deadline - now())
+                chunk = await in_time(source.__anext__)
             except StopAsyncIteration:
                 return
-            except TurnTimeoutError as error:
-                raise TurnTimeoutError(timeout or 0.0) from error  # the whole, not what was left of it
             yield chunk
     finally:
         close = getattr(source, "aclose", None)

@@ -14,6 +14,7 @@ from typing import Any
 
 from techrevati.runtime._errors import MaxIterationsExceededError, TurnTimeoutError
 from techrevati.runtime._journal import Entry
+from techrevati.runtime._log import logger
 from techrevati.runtime._session import SessionCore
 from techrevati.runtime._usage import ZERO_USAGE, UsageSnapshot
 from techrevati.runtime.agent_events import AgentEvent
@@ -22,8 +23,6 @@ from techrevati.runtime.hooks import ModelCall
 from techrevati.runtime.retry_policy import attempt_recovery, classify_exception
 from techrevati.runtime.sinks import NoopUsageSink
 from techrevati.runtime.usage_tracking import BudgetExceededError
-
-logger = logging.getLogger("techrevati.runtime.orchestrator")
 
 
 class Turn:
@@ -143,7 +142,7 @@ class Turn:
             return
         try:
             sink.record(model, usage, session.tracker.cost_for_turn(model, usage))
-        except Exception:
+        except Exception:  # noqa: BLE001 - sinks observe, they must not harm the turn
             logger.exception("usage_sink.record raised; the record is dropped: %s", model)
 
     def request(self, timeout: float | None, call: Callable[[], Any]) -> ModelCall:

@@ -7,7 +7,6 @@ Nothing here sleeps, retries or switches anything: the caller applies the steps 
 
 from __future__ import annotations
 
-import json
 import logging
 import random
 import sys
@@ -16,24 +15,31 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Literal
 
+from techrevati.runtime._failures import FailureScenario, classify_exception
 from techrevati.runtime._timestamp import iso_now
 
 logger = logging.getLogger("techrevati.runtime.retry")
 logger.addHandler(logging.NullHandler())
 
+__all__ = [
+    "EscalationPolicy",
+    "FailureScenario",
+    "JitterMode",
+    "RecoveryContext",
+    "RecoveryEvent",
+    "RecoveryRecipe",
+    "RecoveryResult",
+    "RecoveryStep",
+    "aattempt_recovery",
+    "attempt_recovery",
+    "backoff_delay",
+    "classify_exception",
+    "next_provider",
+    "recipe_for",
+    "smaller_context_budget",
+]
+
 JitterMode = Literal["none", "full", "equal", "decorrelated"]
-
-
-class FailureScenario(str, Enum):  # noqa: UP042 - callers rely on plain-Enum str()
-    """Kinds of failure that have a recipe."""
-
-    LLM_TIMEOUT = "llm_timeout"
-    LLM_ERROR = "llm_error"
-    TOOL_EXECUTION_ERROR = "tool_execution_error"
-    CONTEXT_OVERFLOW = "context_overflow"
-    DEPENDENCY_TIMEOUT = "dependency_timeout"
-    MEMORY_CORRUPTION = "memory_corruption"
-    PROVIDER_FAILURE = "provider_failure"
 
 
 class RecoveryStep(str, Enum):  # noqa: UP042 - callers rely on plain-Enum str()
@@ -265,64 +271,3 @@ def next_provider(available_providers: list[str], current_provider: str) -> str 
 def smaller_context_budget(current_chars: int, reduction: float = 0.75) -> int:
     """Characters to keep when the context was too long."""
     return int(current_chars * reduction)
-
-
-_BY_TYPE: tuple[tuple[type[BaseException], FailureScenario], ...] = (
-    (TimeoutError, FailureScenario.LLM_TIMEOUT),
-    (ConnectionError, FailureScenario.PROVIDER_FAILURE),
-    (json.JSONDecodeError, FailureScenario.MEMORY_CORRUPTION),
-)
-
-_BY_WORDS: tuple[tuple[tuple[str, ...], FailureScenario], ...] = (
-    (("timeout", "timed out"), FailureScenario.LLM_TIMEOUT),
-    (("rate limit", "429", "too many requests"), FailureScenario.LLM_ERROR),
-    (
-        ("context length", "token limit", "maximum context", "too many tokens", "context_length_exceeded"),
-        FailureScenario.CONTEXT_OVERFLOW,
-    ),
-    (("corrupt", "malformed"), FailureScenario.MEMORY_CORRUPTION),
-    (
-        ("connection refused", "connection reset", "503", "502", "service unavailable", "bad gateway"),
-        FailureScenario.PROVIDER_FAILURE,
-    ),
-    (("401", "unauthorized", "authentication"), FailureScenario.PROVIDER_FAILURE),
-)
-_DEPENDENCY_WORDS = ("dependency", "downstream", "upstream", "external service", "dependent")
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and what it was raised from, each once, even if the chain is a ring."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        cause = current.__cause__
-        current = current.__context__ if cause is None and not current.__suppress_context__ else cause
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error).lower()
-    except Exception:  # noqa: BLE001 - a broken __str__ must not hide the failure it describes
-        return ""
-
-
-def classify_exception(error: BaseException) -> FailureScenario:
-    """Name the scenario of a failure: by type along the chain of causes, else by words.
-
-    Words are looked for in the outermost message only, anywhere, with no word boundaries.
-    """
-    for link in _causes(error):
-        for kind, scenario in _BY_TYPE:
-            if isinstance(link, kind):
-                return scenario
-    text = _text(error)
-    for words, scenario in _BY_WORDS:
-        if any(word in text for word in words):
-            return scenario
-    if "tool" in text and ("error" in text or "failed" in text):
-        return FailureScenario.TOOL_EXECUTION_ERROR
-    if any(word in text for word in _DEPENDENCY_WORDS):
-        return FailureScenario.DEPENDENCY_TIMEOUT
-    return FailureScenario.LLM_ERROR

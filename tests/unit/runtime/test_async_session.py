@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -259,7 +260,9 @@ async def test_leaving_while_a_pause_waits_cancels_the_worker() -> None:
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 async def test_tasks_make_a_keyed_turn_once(kind: str) -> None:
-    factory = AgentSession("r", "p", saver=InMemorySaver() if kind == "memory" else SqliteSaver(":memory:"))
+    stack = ExitStack()
+    saver = InMemorySaver() if kind == "memory" else stack.enter_context(SqliteSaver(":memory:"))
+    factory = AgentSession("r", "p", saver=saver)
     calls: list[int] = []
     release = asyncio.Event()
 
@@ -279,6 +282,7 @@ async def test_tasks_make_a_keyed_turn_once(kind: str) -> None:
     release.set()
     assert await asyncio.gather(*tasks) == ["once"] * 5
     assert calls == [1]
+    stack.close()
 
 
 async def test_steps_are_done_once() -> None:

@@ -89,6 +89,7 @@ SIGNATURES = {
     "OrchestrationSession.run_tool": "self tool_name fn",
     "OrchestrationSession.evaluate_policy": "self gate_score=0.0 gate_threshold=0.0 completed_roles=None"
     " failed_roles=None all_roles=None elapsed_seconds=None phase_completed=False quality_level=None",
+    "OrchestrationSession.phase_context": "self elapsed_seconds=None",
     "OrchestrationSession.handoff_to": "self target_role reason context=None",
     "OrchestrationSession.fail": "self detail failure_class=*",
     "CircuitBreaker": "name failure_threshold=5 recovery_timeout_seconds=60.0 half_open_max_probes=1 clock=*",

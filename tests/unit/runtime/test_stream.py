@@ -209,6 +209,22 @@ async def test_any_async_iterable_and_hooks_before() -> None:
         assert session.tracker.turns == [("renamed", UsageSnapshot(1))]
 
 
+async def test_a_client_that_is_awaited_first() -> None:
+    async def connect() -> AsyncIterator[str]:
+        await asyncio.sleep(0)
+        return words()
+
+    async def hangs() -> AsyncIterator[str]:
+        await asyncio.Event().wait()
+        return words()
+
+    async with AgentSession("r", "p").asession() as session:
+        assert [chunk async for chunk in session.arun_turn_stream(connect)] == ["a", "b", "c"]
+        assert [chunk async for chunk in session.arun_turn_stream(connect, timeout=30)] == ["a", "b", "c"]
+        with pytest.raises(TurnTimeoutError):
+            assert [chunk async for chunk in session.arun_turn_stream(hangs, timeout=0.001)]
+
+
 class Foreign:
     """A breaker of another make, with the public face only."""
 

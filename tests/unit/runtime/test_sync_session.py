@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
@@ -415,8 +416,10 @@ def test_the_policy_sees_the_session() -> None:
             with pytest.raises(RuntimeError):
                 session.run_turn(fail)
         assert PolicyAction.ABORT_PHASE in [data.action for data in session.evaluate_policy()]
-    with AgentSession("r", "p").session() as plain:
-        assert plain.evaluate_policy(phase_completed=True) == []
+        context = session.phase_context()
+        assert (context.phase, context.total_cost_usd, context.elapsed_seconds) == ("p", 1.0, 11)
+    with AgentSession("r", "p").session() as without:
+        assert without.evaluate_policy(phase_completed=True) == []
 
 
 def test_gates_emit_what_they_decide(caplog: pytest.LogCaptureFixture) -> None:
@@ -508,8 +511,29 @@ class DeafToBefore(Plain):
 
 @pytest.fixture(params=["plain", "memory", "sqlite"])
 def saver(request: pytest.FixtureRequest) -> Any:
-    made: dict[str, Any] = {"plain": Plain, "memory": InMemorySaver}
-    return SqliteSaver(":memory:") if request.param == "sqlite" else made[request.param]()
+    if request.param == "sqlite":
+        with SqliteSaver(":memory:") as sqlite:
+            yield sqlite
+    else:
+        yield Plain() if request.param == "plain" else InMemorySaver()
+
+
+@pytest.mark.parametrize("base", [InMemorySaver, SqliteSaver])
+def test_a_subclass_sees_every_write(base: Any) -> None:
+    class Spy(base):  # type: ignore[misc]  # a class that is chosen by the test
+        written = 0
+
+        def put(self, *args: Any, **kwargs: Any) -> Checkpoint:
+            self.written += 1
+            return plain(super().put(*args, **kwargs))  # type: ignore[no-any-return]
+
+    saver = Spy() if base is InMemorySaver else Spy(":memory:")
+    with AgentSession("r", "p", saver=saver).session(thread_id="t") as session:
+        session.run_turn(int)
+        session.run_turn(int, idempotency_key="k")
+    assert saver.written == 2
+    if base is SqliteSaver:
+        saver.close()
 
 
 def test_every_turn_of_a_thread_is_recorded(saver: Any) -> None:
@@ -715,7 +739,8 @@ def test_a_failed_turn_gives_its_key_back() -> None:
 
 @pytest.mark.parametrize("kind", ["memory", "sqlite"])
 def test_sessions_at_the_same_time_make_a_keyed_turn_once(kind: str) -> None:
-    saver = InMemorySaver() if kind == "memory" else SqliteSaver(":memory:")
+    stack = ExitStack()
+    saver = InMemorySaver() if kind == "memory" else stack.enter_context(SqliteSaver(":memory:"))
     factory = AgentSession("r", "p", saver=saver)
     started, release = threading.Event(), threading.Event()
     calls: list[int] = []
@@ -730,7 +755,7 @@ def test_sessions_at_the_same_time_make_a_keyed_turn_once(kind: str) -> None:
         with factory.session(thread_id="t") as session:
             return session.run_turn(slow, idempotency_key="k")[0]
 
-    with ThreadPoolExecutor(4) as pool:
+    with stack, ThreadPoolExecutor(4) as pool:
         first = pool.submit(run)
         assert started.wait(10)
         others = [pool.submit(run) for _ in range(3)]
