@@ -27,14 +27,18 @@ def _new_id() -> str:
     return f"{time.time_ns():016x}{os.urandom(8).hex()}"
 
 
+_ATOMS = frozenset({str, int, float, bool, type(None)})
+
+
 def copied(value: Any) -> Any:
     """A deep copy, quick for JSON data and right for anything else."""
-    if isinstance(value, str | int | float | bool | None):
+    kind = type(value)
+    if kind in _ATOMS:
         return value
-    if type(value) is dict:
-        return {key: copied(item) for key, item in value.items()}
-    if type(value) is list:
-        return [copied(item) for item in value]
+    if kind is dict:
+        return {key: item if type(item) in _ATOMS else copied(item) for key, item in value.items()}
+    if kind is list:
+        return [item if type(item) in _ATOMS else copied(item) for item in value]
     return copy.deepcopy(value)
 
 

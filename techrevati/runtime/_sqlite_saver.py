@@ -48,12 +48,13 @@ CREATE TABLE IF NOT EXISTS checkpoint_claims (
 );
 """
 # Rows of an older program have no `turn_key` (NULL) though their metadata may hold one; ours
-# have '' for none.  Both partial indexes leave keyless rows of ours out.
+# have '' for none.  The index leaves those out, so a put without a key does not pay for it.
 _KEYS = """
-CREATE INDEX IF NOT EXISTS idx_checkpoints_key ON checkpoints (thread_id, turn_key) WHERE turn_key > '';
-CREATE INDEX IF NOT EXISTS idx_checkpoints_unkeyed ON checkpoints (thread_id) WHERE turn_key IS NULL;
+CREATE INDEX IF NOT EXISTS idx_checkpoints_key ON checkpoints (thread_id, turn_key) WHERE turn_key IS NOT ''
 """
 _COLUMNS = "id, thread_id, created_at, state_json, parent_id, metadata_json"
+# Left to itself the planner would walk the thread by time: the whole thread, when a key is new.
+_KEYED = "INDEXED BY idx_checkpoints_key WHERE thread_id = ? AND turn_key IS NOT '' AND turn_key"
 _NEWEST_FIRST = "ORDER BY created_at DESC, rowid DESC"
 _INSERT = f"INSERT INTO checkpoints ({_COLUMNS}, turn_key) VALUES (?, ?, ?, ?, ?, ?, ?)"
 _REMEMBERED = 10_000  # threads whose latest time is kept at hand
@@ -70,14 +71,13 @@ class SqliteSaver:
             columns = {row[1] for row in self._database.execute("PRAGMA table_info(checkpoints)")}
             if "turn_key" not in columns:
                 self._database.execute("ALTER TABLE checkpoints ADD COLUMN turn_key TEXT")
-            for statement in filter(str.strip, _KEYS.split(";")):
-                self._database.execute(statement)
+            self._database.execute(_KEYS)
 
     def get(self, thread_id: str, checkpoint_id: str | None = None) -> Checkpoint | None:
         """That checkpoint of the thread, or its latest."""
         if checkpoint_id is None:
-            return self._one(f"thread_id = ? {_NEWEST_FIRST} LIMIT 1", thread_id)
-        return self._one("id = ? AND thread_id = ?", checkpoint_id, thread_id)
+            return self._one(f"WHERE thread_id = ? {_NEWEST_FIRST} LIMIT 1", thread_id)
+        return self._one("WHERE id = ? AND thread_id = ?", checkpoint_id, thread_id)
 
     def put(
         self,
@@ -92,9 +92,28 @@ class SqliteSaver:
         Raises:
             TypeError, ValueError: `state` or `metadata` is not JSON data.
         """
-        put = _Put(thread_id, state, parent_id, metadata)
+        state, known = dict(state), dict(metadata or {})
+        state_json, metadata_json = json.dumps(state), json.dumps(known)
+        key = known.get(KEY)
         with self._database.lock:
-            return self._insert(put)
+            created_at = max(iso_now(), self._latest_of(thread_id))
+            record = Checkpoint(_new_id(), thread_id, created_at, copied(state), parent_id, copied(known))
+            self._database.execute(
+                _INSERT,
+                (
+                    record.id,
+                    thread_id,
+                    created_at,
+                    state_json,
+                    parent_id,
+                    metadata_json,
+                    key if isinstance(key, str) else "",
+                ),
+            )
+            if len(self._latest) >= _REMEMBERED:
+                self._latest.clear()
+            self._latest[thread_id] = created_at
+        return record
 
     def list(
         self, thread_id: str, *, before: str | None = None, limit: int = 10
@@ -103,9 +122,9 @@ class SqliteSaver:
         if limit <= 0:
             return []
         if before is None:
-            return self._select(f"thread_id = ? {_NEWEST_FIRST} LIMIT ?", thread_id, limit)
+            return self._select(f"WHERE thread_id = ? {_NEWEST_FIRST} LIMIT ?", thread_id, limit)
         return self._select(
-            "thread_id = ?1 AND (created_at, rowid) <"
+            "WHERE thread_id = ?1 AND (created_at, rowid) <"
             " (SELECT created_at, rowid FROM checkpoints WHERE id = ?2 AND thread_id = ?1)"
             f" {_NEWEST_FIRST} LIMIT ?3",
             thread_id,
@@ -123,10 +142,10 @@ class SqliteSaver:
         """The newest checkpoint with that key, rows of older programs included."""
         if not key:
             return None
-        found = self._one(f"thread_id = ? AND turn_key = ? {_NEWEST_FIRST} LIMIT 1", thread_id, key)
+        found = self._one(f"{_KEYED} = ? {_NEWEST_FIRST} LIMIT 1", thread_id, key)
         if found is not None:
             return found
-        older = self._select(f"thread_id = ? AND turn_key IS NULL {_NEWEST_FIRST}", thread_id)
+        older = self._select(f"{_KEYED} IS NULL {_NEWEST_FIRST}", thread_id)
         return next((record for record in older if record.metadata.get(KEY) == key), None)
 
     def claim(self, thread_id: str, key: str, *, owner: str, ttl: float) -> Claim:
@@ -183,25 +202,6 @@ class SqliteSaver:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _insert(self, put: _Put) -> Checkpoint:
-        record = put.at(max(iso_now(), self._latest_of(put.thread_id)))
-        self._database.execute(
-            _INSERT,
-            (
-                record.id,
-                record.thread_id,
-                record.created_at,
-                put.state_json,
-                record.parent_id,
-                put.metadata_json,
-                put.key,
-            ),
-        )
-        if len(self._latest) >= _REMEMBERED:
-            self._latest.clear()
-        self._latest[record.thread_id] = record.created_at
-        return record
-
     def _latest_of(self, thread_id: str) -> str:
         known = self._latest.get(thread_id)
         if known is not None:
@@ -221,42 +221,11 @@ class SqliteSaver:
 
     def _select(self, where: str, *values: Any) -> builtins.list[Checkpoint]:
         with self._database.lock:
-            rows = self._database.execute(
-                f"SELECT {_COLUMNS} FROM checkpoints WHERE {where}", values
-            ).fetchall()
+            rows = self._database.execute(f"SELECT {_COLUMNS} FROM checkpoints {where}", values).fetchall()
         return [_checkpoint(row) for row in rows]
 
     def _one(self, where: str, *values: Any) -> Checkpoint | None:
         return next(iter(self._select(where, *values)), None)
-
-
-class _Put:
-    """What is to be stored, in JSON before the file is locked."""
-
-    __slots__ = ("_metadata", "_parent_id", "_state", "key", "metadata_json", "state_json", "thread_id")
-
-    def __init__(
-        self,
-        thread_id: str,
-        state: Mapping[str, Any],
-        parent_id: str | None,
-        metadata: Mapping[str, Any] | None,
-    ) -> None:
-        self.thread_id, self._parent_id = thread_id, parent_id
-        self._state, self._metadata = dict(state), dict(metadata or {})
-        self.state_json, self.metadata_json = json.dumps(self._state), json.dumps(self._metadata)
-        key = self._metadata.get(KEY)
-        self.key = key if isinstance(key, str) else ""
-
-    def at(self, created_at: str) -> Checkpoint:
-        return Checkpoint(
-            _new_id(),
-            self.thread_id,
-            created_at,
-            copied(self._state),
-            self._parent_id,
-            copied(self._metadata),
-        )
 
 
 def _checkpoint(row: tuple[Any, ...]) -> Checkpoint:

@@ -222,6 +222,13 @@ def test_the_file_has_the_documented_shape(tmp_path: Path) -> None:
         " ORDER BY created_at DESC, rowid DESC LIMIT 1"
     ).fetchall()
     assert "idx_checkpoints_thread_created" in plan[0][3]
+    for condition in ("= 'k'", "IS NULL"):
+        plan = raw.execute(
+            f"EXPLAIN QUERY PLAN SELECT id FROM checkpoints {sqlite_module._KEYED} {condition}"
+            " ORDER BY created_at DESC, rowid DESC LIMIT 1",
+            ("t",),
+        ).fetchall()
+        assert "idx_checkpoints_key" in plan[0][3], plan
     raw.close()
 
 
