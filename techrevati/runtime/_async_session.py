@@ -189,13 +189,22 @@ class AsyncOrchestrationSession(SessionCore):
     def provide_input(self, value: str) -> None:
         """Answer the waiting `pause_for_input`; of several answers the first counts.
 
+        May be called from another thread.
+
         Raises:
             RuntimeError: nobody waits.
         """
-        if self._awaited_input is None:
+        awaited = self._awaited_input
+        if awaited is None:
             raise RuntimeError("no pause_for_input in flight: nothing to provide input to")
-        if not self._awaited_input.done():
-            self._awaited_input.set_result(value)
+        try:
+            here: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        except RuntimeError:
+            here = None
+        if here is awaited.get_loop():
+            _answer(awaited, value)
+        else:
+            awaited.get_loop().call_soon_threadsafe(_answer, awaited, value)
 
     def _move(self, status: AgentStatus, detail: str) -> None:
         self.registry.transition(self.worker.worker_id, status, detail)
@@ -220,6 +229,11 @@ class AsyncOrchestrationSession(SessionCore):
             turn.account()  # refused, but paid for
             raise
         return used
+
+
+def _answer(awaited: asyncio.Future[str], value: str) -> None:
+    if not awaited.done():
+        awaited.set_result(value)
 
 
 async def _gather(factories: Sequence[Callable[[], Awaitable[Any]]]) -> list[Any]:

@@ -169,5 +169,9 @@ class Entry:
     def abandon(self) -> None:
         """Give the key back without a result."""
         token, self._token = self._token, None
-        if token is not None and self._keyed is not None:
+        if token is None or self._keyed is None:
+            return
+        try:
             self._keyed.release(self._journal.thread_id, self.key, token=token)
+        except Exception:  # noqa: BLE001 - what stopped the work matters more
+            logger.exception("saver.release raised; key '%s' is held until its claim expires", self.key)

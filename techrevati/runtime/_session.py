@@ -20,7 +20,7 @@ from techrevati.runtime.agent_lifecycle import AgentRegistry, AgentStatus, Agent
 from techrevati.runtime.extras import PLAIN, SessionExtras
 from techrevati.runtime.guardrails import Guardrail
 from techrevati.runtime.handoffs import Handoff
-from techrevati.runtime.hooks import HandoffCall
+from techrevati.runtime.hooks import HandoffCall, enter_handoff
 from techrevati.runtime.permissions import PermissionEnforcer, PermissionOutcome
 from techrevati.runtime.policy_engine import PhaseContext, PolicyActionData, PolicyEngine
 from techrevati.runtime.quality_gate import QualityGate, QualityGateOutcome, QualityLevel
@@ -171,8 +171,7 @@ class SessionCore:
     def handoff_to(self, target_role: str, reason: str, context: Mapping[str, Any] | None = None) -> Handoff:
         """Complete this worker and register its successor.  Nothing is run."""
         call = HandoffCall(self.role, target_role, self.phase, reason, dict(context or {}))
-        for hook in self.extras.hooks:
-            call = hook.before_handoff(call)
+        call = enter_handoff(self.extras.hooks, call)
         target = self.registry.create(call.target_role, self.phase, self.project_id)
         self.registry.transition(
             target.worker_id, AgentStatus.INITIALIZING, f"handoff from {self.role}: {call.reason}"

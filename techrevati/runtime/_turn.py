@@ -53,10 +53,10 @@ class Turn:
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             return
-        if self.entry is not None:
-            self.entry.abandon()
         if self._calling and isinstance(error, Exception):
             self._recover(error)
+        if self.entry is not None:
+            self.entry.abandon()
 
     def replayed(self) -> tuple[Any, UsageSnapshot] | None:
         """The recorded pair if the turn was made before; it counts as an iteration, nothing else."""
@@ -85,7 +85,12 @@ class Turn:
         self._calling = False
         self.result = result
         if self._usage is None:
-            self._usage = ZERO_USAGE if self._estimate is None else self._estimate(result)
+            try:
+                self._usage = self._measured(result)
+            except BaseException:
+                if not self._session.extras.shapes_turns:  # else nobody has checked it yet
+                    self.keep()  # what it cost is unknown, but it is paid for
+                raise
         return self._usage
 
     def keep(self) -> None:
@@ -108,8 +113,7 @@ class Turn:
         """
         usage = self._usage or ZERO_USAGE
         session = self._session
-        if self.model:
-            self.account()
+        self.account()
         if session.budget_usd is not None:
             cost = session.tracker.total_cost()
             if cost > session.budget_usd:
@@ -126,8 +130,10 @@ class Turn:
 
     def left_early(self, chunks: list[Any]) -> None:
         """The consumer of a stream went away: account for what it got, keep nothing."""
+        self._calling = False
         if chunks:
-            self.returned(chunks)
+            if self._usage is None:
+                self._usage = self._measured(chunks)
             self.account()
 
     def account(self) -> None:
@@ -157,6 +163,9 @@ class Turn:
         """
         spec = self._session.extras.output
         return result if spec is None else spec.parse(result)
+
+    def _measured(self, result: Any) -> UsageSnapshot:
+        return ZERO_USAGE if self._estimate is None else self._estimate(result)
 
     def _recover(self, error: Exception) -> None:
         if isinstance(error, CircuitOpenError | TurnTimeoutError):

@@ -81,7 +81,8 @@ def _settled(answer: Any, hook: Hook, method: str) -> Any:
         return answer
     if inspect.iscoroutine(answer):
         answer.close()
-    raise TypeError(f"hook {type(hook).__name__}.{method} is asynchronous: use it in an async session")
+    where = "handoffs never wait" if method == "before_handoff" else "use it in an async session"
+    raise TypeError(f"hook {type(hook).__name__}.{method} is asynchronous: {where}")
 
 
 def enter_model(hooks: Iterable[Hook], call: ModelCall) -> ModelCall:
@@ -110,6 +111,13 @@ def leave_tool(hooks: tuple[Hook, ...], call: ToolCall, result: Any) -> Any:
     for hook in reversed(hooks):
         result = _settled(hook.after_tool(call, result), hook, "after_tool")
     return result
+
+
+def enter_handoff(hooks: Iterable[Hook], call: HandoffCall) -> HandoffCall:
+    """Pass a handoff through `before_handoff`, first to last; it never waits."""
+    for hook in hooks:
+        call = _settled(hook.before_handoff(call), hook, "before_handoff")
+    return call
 
 
 async def _awaited(answer: Any) -> Any:

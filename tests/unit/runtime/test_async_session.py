@@ -239,6 +239,14 @@ async def test_input_is_awaited_and_provided() -> None:
             await session.pause_for_input("late?")
 
 
+async def test_input_may_come_from_another_thread() -> None:
+    async with AgentSession("r", "p").asession() as session:
+        waiting = asyncio.create_task(session.pause_for_input("?"))
+        await asyncio.sleep(0)
+        await asyncio.to_thread(session.provide_input, "from a handler")
+        assert await waiting == "from a handler"
+
+
 async def test_a_pause_that_is_given_up_runs_on() -> None:
     async with AgentSession("r", "p").asession() as session:
         with pytest.raises(TimeoutError):

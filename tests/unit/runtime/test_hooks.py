@@ -192,6 +192,16 @@ def test_permissions_judge_what_comes_out_of_the_hooks() -> None:
         session.run_tool("read", int)
 
 
+async def test_handoffs_refuse_hooks_that_wait() -> None:
+    class Late(Hook):
+        async def before_handoff(self, call: HandoffCall) -> HandoffCall:  # type: ignore[override]
+            return call
+
+    async with AgentSession("r", "p").asession(extras=SessionExtras(hooks=(Late(),))) as session:
+        with pytest.raises(TypeError, match=r"Late\.before_handoff is asynchronous: handoffs never wait"):
+            session.handoff_to("x", "y")
+
+
 async def test_the_plain_hook_changes_nothing() -> None:
     async with AgentSession("r", "p").asession(extras=SessionExtras(hooks=(Hook(),))) as session:
         assert (await session.arun_turn(lambda: asyncio.sleep(0, 1)))[0] == 1

@@ -123,6 +123,25 @@ async def test_leaving_early_accounts_for_what_was_seen() -> None:
     assert saver.list("t") == []
 
 
+async def test_partial_chunks_of_unknown_cost_are_not_recorded() -> None:
+    def estimate(_: list[Any]) -> UsageSnapshot:
+        raise ValueError("no idea")
+
+    saver = InMemorySaver()
+    async with AgentSession("r", "p", saver=saver).asession(thread_id="t") as session:
+        stream = session.arun_turn_stream(words, "m", estimate_usage=estimate, idempotency_key="k")
+        assert await anext(aiter(stream)) == "a"
+        with pytest.raises(ValueError, match="no idea"):
+            await stream.aclose()
+        fixed = session.arun_turn_stream(words, "m", usage=UsageSnapshot(1), idempotency_key="k")
+        async with fixed:
+            async for _ in fixed:
+                break
+        assert session.tracker.turns == [("m", UsageSnapshot(1))]
+    assert saver.list("t") == []
+    assert len(session.events) == 2
+
+
 async def test_a_cancelled_consumer_closes_the_stream() -> None:
     closed = []
     reading = asyncio.Event()

@@ -58,6 +58,7 @@ from techrevati.runtime import (
     register_pricing,
 )
 from techrevati.runtime.extras import SessionExtras
+from techrevati.runtime.outputs import RegexOutput
 from techrevati.runtime.policy_engine import CostExceeded, RetryExhausted, TimedOut
 
 LOGGER = "techrevati.runtime.orchestrator"
@@ -675,6 +676,41 @@ def test_a_paid_result_is_recorded_before_anything_stops_the_turn(saver: Any, st
     with factory.session(thread_id="t") as again:
         again.run_turn(lambda: calls.append(1), "m", MILLION, idempotency_key="k")
     assert calls == [1]
+
+
+def test_a_result_of_unknown_cost_is_recorded_all_the_same(saver: Any) -> None:
+    def estimate(_: Any) -> UsageSnapshot:
+        raise ValueError("no idea")
+
+    with AgentSession("r", "p", saver=saver).session(thread_id="t") as session:
+        with pytest.raises(ValueError, match="no idea"):
+            session.run_turn(lambda: "paid", estimate_usage=estimate, idempotency_key="k")
+        assert session.run_turn(lambda: "again", idempotency_key="k") == ("paid", UsageSnapshot())
+
+
+def test_a_result_nobody_checked_is_not_recorded() -> None:
+    def estimate(_: Any) -> UsageSnapshot:
+        raise ValueError("no idea")
+
+    saver = InMemorySaver()
+    extras = SessionExtras(output=RegexOutput("yes|no"))
+    with AgentSession("r", "p", saver=saver).session(thread_id="t", extras=extras) as session:
+        with pytest.raises(ValueError, match="no idea"):
+            session.run_turn(lambda: "maybe", estimate_usage=estimate, idempotency_key="k")
+        assert session.run_turn(lambda: "yes", idempotency_key="k")[0] == "yes"
+    assert len(saver.list("t")) == 1
+
+
+def test_a_release_that_fails_does_not_hide_the_error(caplog: pytest.LogCaptureFixture) -> None:
+    class Down(InMemorySaver):
+        def release(self, *args: Any, **kwargs: Any) -> None:
+            raise ConnectionError("store is down")
+
+    scope = AgentSession("r", "p", saver=Down()).session(thread_id="t")
+    with pytest.raises(ValueError, match="mine"), scope as session:
+        session.run_turn(partial(throw, ValueError("mine")), idempotency_key="k")
+    assert "saver.release raised; key 'k' is held" in caplog.text
+    assert session.events[1].detail == "llm_error: recovered"
 
 
 def test_a_failing_saver_speaks_up_after_the_accounts() -> None:
