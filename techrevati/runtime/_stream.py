@@ -99,11 +99,7 @@ async def _admitted(
     breaker: AsyncCircuitBreaker | None, factory: StreamFactory[T], timeout: float | None
 ) -> AsyncGenerator[T, None]:
     """The stream behind the breaker, which learns from how it ends."""
-    if breaker is None:
-        async for chunk in _in_time(factory, timeout):
-            yield chunk
-        return
-    permit = await _obtain(breaker)
+    permit = None if breaker is None else await _obtain(breaker)
     try:
         async with aclosing(_in_time(factory, timeout)) as source:
             async for chunk in source:
@@ -154,6 +150,8 @@ async def _obtain(breaker: Any) -> int | None:
 
 
 async def _settle(breaker: Any, permit: int | None, error: BaseException | None) -> None:
+    if breaker is None:
+        return
     if isinstance(error, TurnTimeoutError):
         error = asyncio.CancelledError()  # our deadline says nothing about the other side
     if permit is not None:

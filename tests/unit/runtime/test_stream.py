@@ -142,6 +142,22 @@ async def test_partial_chunks_of_unknown_cost_are_not_recorded() -> None:
     assert len(session.events) == 2
 
 
+async def test_leaving_early_closes_the_source_without_a_breaker_too() -> None:
+    closed = []
+
+    async def closing() -> AsyncIterator[str]:
+        try:
+            yield "a"
+        finally:
+            closed.append(1)
+
+    async with AgentSession("r", "p").asession() as session:
+        async with session.arun_turn_stream(closing) as stream:
+            async for _ in stream:
+                break
+        assert closed == [1]
+
+
 async def test_a_cancelled_consumer_closes_the_stream() -> None:
     closed = []
     reading = asyncio.Event()
