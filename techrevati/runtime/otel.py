@@ -93,17 +93,23 @@ class OpenTelemetrySink:
         attributes = self._attributes(event, operation)
         name = f"{operation} {event.role}" if event.role else operation
         scope = emitting.get()
-        session_id, ends = (None, True) if scope is None else (scope.session_id, scope.ends)
+        own = (None if scope is None else scope.session_id, event.role or "", event.phase or "")
+        # Spans end outside the lock: an exporter may take its time.
+        if event.event in _OPENING:
+            with self._lock:
+                replaced = self._open(own, name, attributes)
+            if replaced is not None:
+                replaced.end()
+            return
+        closes = event.event in _CLOSING and (scope is None or scope.ends)
         with self._lock:
-            key = self._key_of(session_id, event.role or "", event.phase or "")
-            if event.event in _OPENING:
-                self._open((session_id, event.role or "", event.phase or ""), key, name, attributes)
-                return
-            parent = None if key is None else self._parents.get(key)
-            if event.event in _CLOSING and ends and key is not None and parent is not None:
+            key = self._find(own)
+            parent = None if key is None else self._parents[key]
+            if key is not None and closes:
                 del self._parents[key]
-                _close(parent.span, event, attributes)
-                return
+        if parent is not None and closes:
+            _close(parent.span, event, attributes)
+            return
         context = None if parent is None else trace.set_span_in_context(parent.span)
         self._tracer.start_span(name, context=context, attributes=attributes).end()
 
@@ -112,30 +118,35 @@ class OpenTelemetrySink:
         with self._lock:
             _end_all(self._parents)
 
-    def _key_of(self, session_id: str | None, role: str, phase: str) -> _Key | None:
-        """Where the open parent for these stands: the session's own, one opened by hand, or, for
-        an event emitted by hand, that of the only session there is."""
-        own = (session_id, role, phase)
+    def _find(self, own: _Key) -> _Key | None:
+        """Where the open parent stands: the session's own, one opened by hand, or, for an event
+        emitted by hand, that of the only session there is."""
         if own in self._parents:
             return own
+        session_id, role, phase = own
         if session_id is not None:
             by_hand = (None, role, phase)
             return by_hand if by_hand in self._parents else None
         same = [key for key in self._parents if key[1:] == (role, phase)]
         return same[0] if len(same) == 1 else None
 
-    def _open(self, own: _Key, found: _Key | None, name: str, attributes: dict[str, Any]) -> None:
+    def _open(self, own: _Key, name: str, attributes: dict[str, Any]) -> Span | None:
+        """Remember an open parent; returns the one it takes the place of, to be ended."""
         by_hand = own[0] is None
+        found = self._find(own)
+        place = found if by_hand and found is not None else own
+        replaced: Span | None = None
         if found is not None:
             parent = self._parents.pop(found)
             # A session's start and one emitted by hand for the same agent are one start.
             if found != own and (not by_hand or not parent.announced):
                 parent.announced = parent.announced or by_hand
-                self._parents[own if not by_hand else found] = parent
-                return
-            parent.span.end()
-            own = found if by_hand else own
-        self._parents[own] = _Parent(self._tracer.start_span(name, attributes=attributes), announced=by_hand)
+                self._parents[place] = parent
+                return None
+            replaced = parent.span
+        span = self._tracer.start_span(name, attributes=attributes)
+        self._parents[place] = _Parent(span, announced=by_hand)
+        return replaced
 
     def _attributes(self, event: AgentEvent, operation: str) -> dict[str, Any]:
         attributes: dict[str, Any] = {

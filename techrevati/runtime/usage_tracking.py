@@ -146,8 +146,12 @@ def _resolve_pricing(model: str) -> ModelPricing:
 
 def _warn_unpriced(model: str) -> None:
     name = model.lower()
-    if name not in _warned_unpriced_models:
+    if name in _warned_unpriced_models:
+        return
+    with _registering:
+        first = name not in _warned_unpriced_models
         _warned_unpriced_models.add(name)
+    if first:
         logger.warning("no pricing registered for model '%s': its turns count as free", model)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -255,6 +257,32 @@ def test_threads_share_a_saver(saver: Saver) -> None:
         assert sum(pool.map(work, range(6))) == 90
     assert sorted(wins) == list(range(15))
     assert len(saver.list("t0", limit=100)) == len(saver.list("t1", limit=100)) == 45
+
+
+RACER = """
+import sys
+from techrevati.runtime.checkpoint import Granted, SqliteSaver
+with SqliteSaver(sys.argv[1]) as saver:
+    for n in range(15):
+        saver.put("t", {"n": n})
+        claim = saver.claim("t", f"k{n}", owner=sys.argv[2], ttl=60)
+        if isinstance(claim, Granted):
+            saver.put_claimed("t", f"k{n}", {"by": sys.argv[2]}, token=claim.token)
+            print(n)
+"""
+
+
+def test_processes_race_for_a_new_file_and_its_keys(tmp_path: Path) -> None:
+    path = tmp_path / "c.db"
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, str(path), str(n)], stdout=subprocess.PIPE, text=True)
+        for n in range(3)
+    ]
+    won = [int(line) for racer in racers for line in racer.communicate(timeout=60)[0].split()]
+    assert [racer.returncode for racer in racers] == [0, 0, 0]
+    assert sorted(won) == list(range(15))
+    with SqliteSaver(path) as saver:
+        assert len(saver.list("t", limit=1000)) == 60
 
 
 def test_two_processes_worth_of_connections_share_a_file(tmp_path: Path) -> None:
