@@ -19,6 +19,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+from techrevati.runtime.errors import TechrevatiError
+
 KEY = "idempotency_key"  # where a turn's key stands in the metadata
 
 
@@ -127,17 +129,16 @@ class Done:
 Claim = Granted | Held | Done
 
 
-class StaleClaimError(Exception):
+class StaleClaimError(TechrevatiError):
     """The key was claimed by somebody else meanwhile (`current` 0: nobody holds it)."""
 
     def __init__(self, thread_id: str, key: str, held: int, current: int) -> None:
-        super().__init__(
-            f"key '{key}' of thread '{thread_id}': token {held} is not the current one ({current or 'none'})"
-        )
+        super().__init__(thread_id, key, held, current)
         self.thread_id, self.key, self.held, self.current = thread_id, key, held, current
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.thread_id, self.key, self.held, self.current)
+    def __str__(self) -> str:
+        where, current = f"key '{self.key}' of thread '{self.thread_id}'", self.current or "none"
+        return f"{where}: token {self.held} is not the current one ({current})"
 
 
 @runtime_checkable

@@ -23,6 +23,7 @@ from typing import Any, Self
 
 from techrevati.runtime._timestamp import iso_now
 from techrevati.runtime.agent_events import AgentEvent
+from techrevati.runtime.errors import TechrevatiError
 from techrevati.runtime.usage_tracking import UsageSnapshot
 
 GENESIS = "0" * 64
@@ -36,15 +37,15 @@ class Anchor:
     head: str = GENESIS
 
 
-class AuditBrokenError(ValueError):
+class AuditBrokenError(TechrevatiError, ValueError):
     """The chain does not hold; `seq` is the line (from 1) where it shows."""
 
     def __init__(self, seq: int, problem: str) -> None:
-        super().__init__(f"audit chain broken at line {seq}: {problem}")
+        super().__init__(seq, problem)
         self.seq, self.problem = seq, problem
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.seq, self.problem)
+    def __str__(self) -> str:
+        return f"audit chain broken at line {self.seq}: {self.problem}"
 
 
 def digest(record: dict[str, Any], key: bytes | None = None) -> str:

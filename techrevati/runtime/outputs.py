@@ -16,19 +16,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
+from techrevati.runtime.errors import TechrevatiError
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class OutputRejectedError(ValueError):
+class OutputRejectedError(TechrevatiError, ValueError):
     """A result is not what the spec asks for; `path` says where, from ``$`` down."""
 
     def __init__(self, problem: str, path: str = "$") -> None:
-        super().__init__(f"output rejected at {path}: {problem}")
+        super().__init__(problem, path)
         self.problem, self.path = problem, path
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.problem, self.path)
+    def __str__(self) -> str:
+        return f"output rejected at {self.path}: {self.problem}"
 
 
 class OutputSpec(Protocol[T_co]):

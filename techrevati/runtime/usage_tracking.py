@@ -28,6 +28,7 @@ from techrevati.runtime._usage import (
     UsageSnapshot,
     sum_by_model,
 )
+from techrevati.runtime.errors import TechrevatiError
 
 __all__ = [
     "PRICING_TABLE",
@@ -56,18 +57,18 @@ _registering = threading.Lock()
 _index = PriceIndex(PRICING_TABLE)
 
 
-class PricingConflictError(ValueError):
+class PricingConflictError(TechrevatiError, ValueError):
     """A model already has another price, and the caller asked to be told."""
 
     def __init__(self, model: str, registered: ModelPricing, offered: ModelPricing) -> None:
-        super().__init__(
-            f"model '{model}' is already priced at {registered}, refusing {offered}:"
-            " pass on_conflict='replace' or 'keep'"
-        )
+        super().__init__(model, registered, offered)
         self.model, self.registered, self.offered = model, registered, offered
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.model, self.registered, self.offered)
+    def __str__(self) -> str:
+        return (
+            f"model '{self.model}' is already priced at {self.registered}, refusing {self.offered}:"
+            " pass on_conflict='replace' or 'keep'"
+        )
 
 
 def register_pricing(model: str, pricing: ModelPricing, *, on_conflict: OnConflict = "replace") -> None:

@@ -35,6 +35,7 @@ from techrevati.runtime import (
 )
 from techrevati.runtime.audit import AuditBrokenError
 from techrevati.runtime.checkpoint import StaleClaimError
+from techrevati.runtime.errors import TechrevatiError
 from techrevati.runtime.outputs import OutputRejectedError
 from techrevati.runtime.usage_tracking import PricingConflictError
 
@@ -268,6 +269,8 @@ def test_errors_whose_message_starts_as_documented() -> None:
     capped = pickle.loads(pickle.dumps(MaxIterationsExceededError(3)))
     assert str(capped).startswith("session reached max_iterations=3")
     assert capped.max_iterations == 3
+    for own in (OutputRejectedError, AuditBrokenError, StaleClaimError, PricingConflictError):
+        assert issubclass(own, TechrevatiError)
     conflict = PricingConflictError("m", ModelPricing(1, 2), ModelPricing(3, 4))
     assert pickle.loads(pickle.dumps(conflict)).offered == ModelPricing(3, 4)
     for kind in (TurnTimeoutError, MaxIterationsExceededError, PermissionDeniedError, CircuitOpenError):
