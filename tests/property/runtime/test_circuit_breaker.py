@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from techrevati.runtime import CircuitBreaker, CircuitOpenError, CircuitState, ManualClock
@@ -18,6 +18,7 @@ events = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(rules, events)
 def test_invariants_hold_after_every_event(rule: Rule, script: list[tuple[str, float]]) -> None:
     breaker, now = Breaker(), 0.0
@@ -75,6 +76,7 @@ def boom() -> None:
     raise ValueError
 
 
+@settings(deadline=None)
 @given(
     st.integers(-1, 4),
     st.sampled_from([0.0, 1.0, 10.0]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from techrevati.runtime import (
@@ -51,17 +51,20 @@ trees = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(trees)
 def test_sync_trees_are_boolean_algebra(tree: Any) -> None:
     assert built(tree, []).matches(PhaseContext()) is truth(tree)
 
 
+@settings(deadline=None)
 @given(trees, st.lists(st.sampled_from([Now, Later]), max_size=20))
 def test_mixed_trees_give_the_same_answer(tree: Any, leaves: list[type[Now]]) -> None:
     engine = PolicyEngine([PolicyRule("r", built(tree, leaves), [PolicyActionData(PolicyAction.NOTIFY)])])
     assert bool(asyncio.run(engine.evaluate_async(PhaseContext()))) is truth(tree)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(-3, 3), st.booleans()), max_size=20))
 def test_actions_come_by_priority_then_order(rules: list[tuple[int, bool]]) -> None:
     engine = PolicyEngine(

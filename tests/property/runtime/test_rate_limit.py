@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from techrevati.runtime import ManualClock, RateLimitExceededError, TokenBucket
@@ -13,6 +13,7 @@ rates = st.builds(Rate, st.floats(0.5, 1000), st.floats(0.01, 1000))
 amounts = st.floats(0.001, 1000)
 
 
+@settings(deadline=None)
 @given(rates, st.lists(st.tuples(amounts, st.floats(-5, 5)), max_size=50))
 def test_never_more_than_capacity_plus_refill_is_spent(rate: Rate, script: list[tuple[float, float]]) -> None:
     level, now, spent, latest = Level(rate.capacity, 0.0), 0.0, 0.0, 0.0
@@ -31,6 +32,7 @@ def test_never_more_than_capacity_plus_refill_is_spent(rate: Rate, script: list[
     assert spent <= rate.capacity + advanced * rate.refill + 1e-6 * (1 + spent)
 
 
+@settings(deadline=None)
 @given(rates, amounts, st.floats(0, 100))
 def test_the_wait_it_names_is_enough(rate: Rate, tokens: float, start: float) -> None:
     tokens = min(tokens, rate.capacity)
@@ -41,6 +43,7 @@ def test_the_wait_it_names_is_enough(rate: Rate, tokens: float, start: float) ->
     assert after.tokens >= 0
 
 
+@settings(deadline=None)
 @given(rates, st.floats(0, 5000))
 def test_debt_is_paid_by_refill(rate: Rate, tokens: float) -> None:
     level = charge(Level(rate.capacity, 0.0), rate, tokens, 0.0)
@@ -48,6 +51,7 @@ def test_debt_is_paid_by_refill(rate: Rate, tokens: float) -> None:
     assert refilled(level, rate, tokens / rate.refill + 1.0).tokens == pytest.approx(rate.capacity)
 
 
+@settings(deadline=None)
 @given(rates, st.lists(st.tuples(st.floats(-1, 50), st.floats(-2, 2), st.booleans()), max_size=50))
 def test_the_fast_path_is_the_pure_function(rate: Rate, script: list[tuple[float, float, bool]]) -> None:
     clock = ManualClock(start=0.0)
@@ -65,6 +69,7 @@ def test_the_fast_path_is_the_pure_function(rate: Rate, script: list[tuple[float
             assert bucket.try_acquire(tokens) == (wait == 0.0)
 
 
+@settings(deadline=None)
 @given(rates, amounts, st.floats(0, 10))
 def test_a_timeout_fails_exactly_when_refill_cannot_come(rate: Rate, tokens: float, timeout: float) -> None:
     tokens = min(tokens, rate.capacity)

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from techrevati.runtime import (
@@ -37,6 +37,7 @@ counts = st.integers(-5, 10**7)
 usages = st.builds(UsageSnapshot, counts, counts, counts, counts, st.sampled_from([None, "5m", "1h"]), counts)
 
 
+@settings(deadline=None)
 @given(
     st.builds(
         AgentEvent,
@@ -54,11 +55,13 @@ def test_events_round_trip(event: AgentEvent) -> None:
     assert AgentEvent.from_json(event.to_json()) == event
 
 
+@settings(deadline=None)
 @given(usages)
 def test_snapshots_round_trip(usage: UsageSnapshot) -> None:
     assert UsageSnapshot.from_json(usage.to_json()) == usage
 
 
+@settings(deadline=None)
 @given(objects, objects)
 def test_checkpoints_round_trip(state: dict[str, Any], metadata: dict[str, Any]) -> None:
     with SqliteSaver(":memory:") as sqlite:
@@ -78,6 +81,7 @@ steps = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(st.lists(steps, max_size=30))
 def test_running_totals_are_the_sum_of_the_turns(script: list[tuple[str, Any, Any]]) -> None:
     before = dict(usage_tracking.PRICING_TABLE)
@@ -123,6 +127,7 @@ messages = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(messages, st.integers(1, 6), st.integers(1, 40))
 def test_memory_keeps_an_end_within_bounds(history: list[Message], size: int, tokens: int) -> None:
     for policy, cost, room in (
@@ -140,12 +145,14 @@ def test_memory_keeps_an_end_within_bounds(history: list[Message], size: int, to
         assert kept[0].role != "tool" or len(kept) in (1, len(history))
 
 
+@settings(deadline=None)
 @given(values)
 def test_the_empty_schema_accepts_all_json(value: Any) -> None:
     assert JsonOutput({}).parse(json.dumps(value)) == value
     assert JsonOutput({"const": value}).parse(json.dumps(value)) == value
 
 
+@settings(deadline=None)
 @given(st.lists(objects, min_size=1, max_size=6), st.data())
 def test_every_change_to_a_chain_shows(bodies: list[dict[str, Any]], data: st.DataObject) -> None:
     anchor, lines = Anchor(), []

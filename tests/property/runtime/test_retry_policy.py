@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, get_args
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from techrevati.runtime import (
@@ -21,6 +21,7 @@ from techrevati.runtime.retry_policy import JitterMode
 modes = st.sampled_from([*get_args(JitterMode), True, False])
 
 
+@settings(deadline=None)
 @given(
     st.integers(-50, 10**7),
     st.floats(0, 1e6),
@@ -34,6 +35,7 @@ def test_delays_stay_between_zero_and_the_cap(
     assert 0 <= backoff_delay(attempt, base, mode, cap, prev) <= cap
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2000), st.floats(1, 100), st.floats(0, 1e6))
 def test_without_jitter_delays_never_shrink(attempt: int, base: float, cap: float) -> None:
     one = backoff_delay(attempt, base, "none", cap)
@@ -41,6 +43,7 @@ def test_without_jitter_delays_never_shrink(attempt: int, base: float, cap: floa
     assert backoff_delay(attempt + 1, base, "none", cap) >= one
 
 
+@settings(deadline=None)
 @given(st.floats(0.1, 50), st.floats(0, 1000), st.floats(0.1, 1e6))
 def test_decorrelated_delays_start_at_the_base(base: float, prev: float, cap: float) -> None:
     delay = backoff_delay(3, base, "decorrelated", cap, prev)
@@ -48,6 +51,7 @@ def test_decorrelated_delays_start_at_the_base(base: float, prev: float, cap: fl
     assert delay <= max(base, 3 * (prev or base)) * 1.0000001
 
 
+@settings(deadline=None)
 @given(
     st.text(),
     st.lists(st.sampled_from([RuntimeError, TimeoutError, ConnectionError, ValueError]), max_size=5),
@@ -70,6 +74,7 @@ def test_every_failure_has_a_scenario(text: str, causes: list[type[Exception]]) 
         assert scenario is expected[typed[0]]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(FailureScenario), max_size=40))
 def test_budgets_are_kept_per_scenario(script: list[FailureScenario]) -> None:
     ctx = RecoveryContext()
@@ -82,6 +87,7 @@ def test_budgets_are_kept_per_scenario(script: list[FailureScenario]) -> None:
         assert len(ctx.events) == n + 1
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**9), st.floats(0, 1))
 def test_smaller_budgets_are_smaller(chars: int, reduction: float) -> None:
     assert 0 <= smaller_context_budget(chars, reduction) <= chars
