@@ -1,1 +1,202 @@
-"""Primitives of one process; standard library only."""
+"""Primitives of one process for LLM agents; standard library only.
+
+Sessions, turns, budgets, breakers, limits, checkpoints, policies and events.  Newer names live in
+their modules (`techrevati.runtime.hooks`, `outputs`, `memory`, `extras`, `fanout`, `audit`).
+"""
+
+from techrevati.runtime._version import __version__
+from techrevati.runtime.agent_events import AgentEvent, AgentEventName, AgentEventStatus, AgentFailureClass
+from techrevati.runtime.agent_lifecycle import (
+    AgentRegistry,
+    AgentStatus,
+    AgentWorker,
+    AgentWorkerEvent,
+    InvalidTransitionError,
+)
+from techrevati.runtime.checkpoint import Checkpoint, CheckpointSaver, InMemorySaver, SqliteSaver
+from techrevati.runtime.circuit_breaker import (
+    AsyncCircuitBreaker,
+    CircuitBreaker,
+    CircuitOpenError,
+    CircuitState,
+)
+from techrevati.runtime.guardrails import (
+    AllowAllGuardrail,
+    Guardrail,
+    GuardrailOutcome,
+    GuardrailStage,
+    GuardrailViolatedError,
+)
+from techrevati.runtime.handoffs import Handoff
+from techrevati.runtime.orchestrator import (
+    AgentSession,
+    AsyncOrchestrationSession,
+    MaxIterationsExceededError,
+    OrchestrationSession,
+    Orchestrator,
+    PermissionDeniedError,
+    TurnTimeoutError,
+)
+from techrevati.runtime.permissions import (
+    PermissionEnforcer,
+    PermissionMode,
+    PermissionOutcome,
+    PermissionPolicy,
+    RolePermissionConfig,
+)
+from techrevati.runtime.persistence import SqliteEventSink, SqliteUsageSink
+from techrevati.runtime.policy_engine import (
+    PhaseContext,
+    PolicyAction,
+    PolicyActionData,
+    PolicyCondition,
+    PolicyEngine,
+    PolicyRule,
+)
+from techrevati.runtime.quality_gate import QualityGate, QualityGateOutcome, QualityLevel
+from techrevati.runtime.rate_limit import (
+    AsyncRateLimiter,
+    AsyncTokenBucket,
+    RateLimiter,
+    RateLimitExceededError,
+    TokenBucket,
+)
+from techrevati.runtime.retry_policy import (
+    EscalationPolicy,
+    FailureScenario,
+    RecoveryContext,
+    RecoveryEvent,
+    RecoveryRecipe,
+    RecoveryResult,
+    RecoveryStep,
+    aattempt_recovery,
+    attempt_recovery,
+    backoff_delay,
+    classify_exception,
+    next_provider,
+    recipe_for,
+    smaller_context_budget,
+)
+from techrevati.runtime.routing import (
+    ProviderRouter,
+    RoundRobinProviderRouter,
+    StaticProviderRouter,
+    WeightedProviderRouter,
+)
+from techrevati.runtime.scheduler import Clock, ManualClock, SystemClock
+from techrevati.runtime.sinks import (
+    DEFAULT_RING_CAPACITY,
+    EventSink,
+    NoopEventSink,
+    NoopUsageSink,
+    RingBufferEventSink,
+    RingBufferUsageSink,
+    UsageSink,
+)
+from techrevati.runtime.usage_tracking import (
+    PRICING_TABLE,
+    BudgetExceededError,
+    ModelPricing,
+    UsageBoundExceededError,
+    UsageLimitExceededError,
+    UsageLimits,
+    UsageSnapshot,
+    UsageTracker,
+    has_pricing,
+    load_pricing_from_file,
+    register_pricing,
+)
+
+__all__ = [
+    "DEFAULT_RING_CAPACITY",
+    "PRICING_TABLE",
+    "AgentEvent",
+    "AgentEventName",
+    "AgentEventStatus",
+    "AgentFailureClass",
+    "AgentRegistry",
+    "AgentSession",
+    "AgentStatus",
+    "AgentWorker",
+    "AgentWorkerEvent",
+    "AllowAllGuardrail",
+    "AsyncCircuitBreaker",
+    "AsyncOrchestrationSession",
+    "AsyncRateLimiter",
+    "AsyncTokenBucket",
+    "BudgetExceededError",
+    "Checkpoint",
+    "CheckpointSaver",
+    "CircuitBreaker",
+    "CircuitOpenError",
+    "CircuitState",
+    "Clock",
+    "EscalationPolicy",
+    "EventSink",
+    "FailureScenario",
+    "Guardrail",
+    "GuardrailOutcome",
+    "GuardrailStage",
+    "GuardrailViolatedError",
+    "Handoff",
+    "InMemorySaver",
+    "InvalidTransitionError",
+    "ManualClock",
+    "MaxIterationsExceededError",
+    "ModelPricing",
+    "NoopEventSink",
+    "NoopUsageSink",
+    "OrchestrationSession",
+    "Orchestrator",
+    "PermissionDeniedError",
+    "PermissionEnforcer",
+    "PermissionMode",
+    "PermissionOutcome",
+    "PermissionPolicy",
+    "PhaseContext",
+    "PolicyAction",
+    "PolicyActionData",
+    "PolicyCondition",
+    "PolicyEngine",
+    "PolicyRule",
+    "ProviderRouter",
+    "QualityGate",
+    "QualityGateOutcome",
+    "QualityLevel",
+    "RateLimitExceededError",
+    "RateLimiter",
+    "RecoveryContext",
+    "RecoveryEvent",
+    "RecoveryRecipe",
+    "RecoveryResult",
+    "RecoveryStep",
+    "RingBufferEventSink",
+    "RingBufferUsageSink",
+    "RolePermissionConfig",
+    "RoundRobinProviderRouter",
+    "SqliteEventSink",
+    "SqliteSaver",
+    "SqliteUsageSink",
+    "StaticProviderRouter",
+    "SystemClock",
+    "TokenBucket",
+    "TurnTimeoutError",
+    "UsageBoundExceededError",
+    "UsageLimitExceededError",
+    "UsageLimits",
+    "UsageSink",
+    "UsageSnapshot",
+    "UsageTracker",
+    "WeightedProviderRouter",
+    "__version__",
+    "aattempt_recovery",
+    "attempt_recovery",
+    "backoff_delay",
+    "classify_exception",
+    "has_pricing",
+    "load_pricing_from_file",
+    "next_provider",
+    "recipe_for",
+    "register_pricing",
+    "smaller_context_budget",
+]
