@@ -284,7 +284,7 @@ def parse_thread(tenant: str, thread: str, fields: Fields) -> Thread:
         bytes=_int(fields, "bytes"),
         worker=fields.get("worker", ""),
         full=_int(fields, "full"),
-        base=_int(fields, "base"),
+        base=_maybe(fields, "base"),
         since=_int(fields, "since"),
         idle=fields.get("ttl") == "1",
     )

@@ -42,7 +42,9 @@ def script(name: str) -> Script:
     text = _read(name)
     include = _INCLUDE.search(text)
     parts = [*(_read(fragment) for fragment in include[1].split()), text] if include else [text]
-    source = "\n".join(_strip(part) for part in parts)
+    # Each part is a function inside the one before: Lua finds what an inner function takes from outside by place,
+    # what it takes from its own level by a search.  With 60 functions per call that is a third of making them.
+    source = "\nreturn (function()\n".join(_strip(part) for part in parts) + "\nend)()" * (len(parts) - 1)
     return Script(name, source, hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest())
 
 

@@ -34,13 +34,13 @@ end
 
 -- more: further fields for the run's record (output, error, reason).  by: who writes the event.
 local function finish(r, status, by, field, value)
-  need(r, 'idem', 'parent', 'inbox_n', 'kids')
+  need(r, 'idem', 'parent', 'inbox_n', 'kids', 'deadline')
   local routing = r.home == 'routes' or (r.home == 'due' and r.token == '' and r.why == 'route')
   leave(r)
   put(r, 'home', '', 'status', status, 'token', '', 'why', '', 'until', '', 'ended', f0(NOW), field, value)
   if routing then put(r, 'resume', 'routes') end
   if field == 'output' then event(r, by, 'run.' .. status) else event(r, by, 'run.' .. status, field, value) end
-  call('ZREM', DEADLINES, r.id)
+  if r.deadline ~= '' then call('ZREM', DEADLINES, r.id) end
   call('ZADD', 'ended:' .. TAG, f0(NOW + RUN_TTL * 1000), r.id)
   local kept = { 'run', 'events', 'decided', 'inbox', 'journal', 'calls', 'kids' }
   local n = r.inbox_n == '' and 2 or 3

@@ -87,7 +87,8 @@ local function routes_add(r)
   call('ZADD', ROUTES, f0(NOW), r.id)
   local fleet, part = fleet_of()
   local bell = fleet .. '.coordinator'
-  if call('LLEN', bell) < 1024 then call('LPUSH', bell, part) end
+  local rung = redis.pcall('LLEN', bell)            -- on a cluster it lies elsewhere: there coordinators poll
+  if type(rung) == 'number' and rung < 1024 then call('LPUSH', bell, part) end
 end
 
 local function line_add(r)

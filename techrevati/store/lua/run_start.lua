@@ -47,7 +47,7 @@ local t = thread_of(r)
 local active = t.active ~= '' and run_of(t.active)
 local waits = active and active.home == 'due' and active.token == '' and active.why == 'decision' and ARGV[9] == '1'
 if active and policy == 'reject' then return { -3, {}, active.id } end
-local length = call('LLEN', K('line', t.name))
+local length = active and call('LLEN', K('line', t.name)) or 0
 if active and policy == 'enqueue' and not (waits and length == 0) and length >= tonumber(ARGV[17]) then
   return { -5, {}, length }
 end

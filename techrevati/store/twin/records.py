@@ -173,8 +173,8 @@ class Thread:
     bytes: int = 0
     worker: str = ""
     full: int = 0
-    base: int = 0
-    """The lowest version that is needed to rebuild the head; 0: that is `full`."""
+    base: int | None = None
+    """The lowest version that is needed to rebuild the head, if that is not `full`; 0: from the first on."""
     since: int = 0
     idle: bool = False
     """No active run: its keys have a TTL."""
@@ -184,7 +184,7 @@ class Thread:
 
     @property
     def lowest(self) -> int:
-        return self.base or self.full
+        return self.full if self.base is None else self.base
 
 
 @dataclass(slots=True)

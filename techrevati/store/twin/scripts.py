@@ -152,7 +152,7 @@ def _say_state_of(thread: Thread, back_to: int, back_full: int, base: int, run: 
     made = Version(version, commit, thread.commit, thread.stored, view, run.id, back_to=back_to, back_full=back_full)
     thread.versions.append(made)
     thread.version, thread.commit, thread.spans, thread.full = version, commit, view, version
-    thread.since, thread.worker, thread.base = 0, "", base if back_to > 0 else 0
+    thread.since, thread.worker, thread.base = 0, "", base if back_to > 0 else None
 
 
 # A turn: claim, steps, commit.
@@ -223,7 +223,7 @@ def turn_commit(
         made.kind, made.state = (state_kind, state) if state_kind else ("", "")
         thread.versions.append(made)
         if state_kind == "f":
-            thread.full, thread.since, thread.base = made.version, 0, 0
+            thread.full, thread.since, thread.base = made.version, 0, None
             _trim(thread, run, min(int(keep_from or 0), made.version))
         else:
             thread.since += 1

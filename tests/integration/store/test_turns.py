@@ -424,6 +424,17 @@ def test_trimming_keeps_what_a_rollback_would_rebuild(desk: Desk) -> None:
     assert {1, 2, 5, 6} <= {version.version for version in desk.thread().versions}
 
 
+def test_trimming_keeps_deltas_that_no_full_version_is_under(desk: Desk) -> None:
+    desk.start()
+    desk.commit(desk.claim(), "complete", body="1", state_kind="d", state='{"v":1}')
+    desk.start()
+    desk.commit(desk.claim(), state_kind="d", state='{"v":2}')
+    desk.start(on_busy=OnBusy.ROLLBACK)
+    desk.start(on_busy=OnBusy.ROLLBACK)
+    desk.commit(desk.claim(), state_kind="f", state='{"v":3}', keep_from="99")
+    assert [version.version for version in desk.thread().versions] == [1, 2, 3, 4]
+
+
 def test_trimming_never_takes_the_newest_full_version(desk: Desk) -> None:
     desk.start()
     for _ in range(3):

@@ -44,6 +44,20 @@ def normal(value: Any) -> Any:
     return "" if value is None else str(value)
 
 
+def differences(one: Any, other: Any, *names: str, path: str = "") -> list[str]:
+    """Say where two records differ, field by field."""
+    if one == other:
+        return []
+    if isinstance(one, dict) and isinstance(other, dict):
+        keys = [(key, one.get(key), other.get(key)) for key in {**one, **other}]
+    elif hasattr(type(one), "__slots__") and type(one) is type(other):
+        kept = [name for name in type(one).__slots__ if name not in ("streams", "whole")]
+        keys = [(name, getattr(one, name), getattr(other, name)) for name in kept]
+    else:
+        return [f"{path}: {names[0]} {one!r}, {names[1]} {other!r}"]
+    return [line for key, a, b in keys for line in differences(a, b, *names, path=f"{path}.{key}")]
+
+
 def reply_of(name: str, reply: Sequence[Any]) -> Any:
     said = list(reply)
     at = {"run_claim": 2, "turn_commit": 4}.get(name)
@@ -95,10 +109,7 @@ class BothWorlds(RuleBasedStateMachine):
 
     def compare(self) -> None:
         real = picture.take(self.side.store, self.keys, contents=True)
-        if real != self.twin:
-            for name in Partition.__slots__:
-                if name not in ("streams", "whole"):
-                    assert getattr(real, name) == getattr(self.twin, name), name
+        assert real == self.twin, "\n".join(differences(real, self.twin, "redis", "twin"))
         assert doctor.diagnose(real) == []
 
     def _note_grant(self, name: str, reply: Any) -> None:
