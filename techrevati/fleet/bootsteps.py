@@ -1,6 +1,6 @@
 """What a fleet adds to Celery's worker and consumer blueprints.
 
-worker:    CheckTasks, WatchLoop, WatchConsumer          consumer:  FreePlaces (at each connect)
+worker:    CheckTasks, StartHost, WatchLoop, WatchConsumer          consumer:  FreePlaces (at each connect)
 """
 
 import contextlib
@@ -9,9 +9,10 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from celery import bootsteps, signals
+from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.worker import state
 
 from techrevati.fleet.pool import TaskPool
@@ -50,6 +51,37 @@ class CheckTasks(bootsteps.Step):  # type: ignore[misc]  # celery is untyped
             # In the signal handler of the first SIGTERM, before the hub takes notice.
             self._begin_drain = lambda **_: pool.begin_drain()
             signals.worker_shutting_down.connect(self._begin_drain)
+
+
+class Host(Protocol):
+    """What serves tickets in a process whose pool is not ours."""
+
+    def start(self, places: int) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class StartHost(bootsteps.Step):  # type: ignore[misc]  # celery is untyped
+    """On prefork and threads, have each process that serves tickets announce itself while it lives.
+
+    Without a place announced, nobody would send a ticket.
+    """
+
+    requires = ("celery.worker.components:Pool",)
+
+    def create(self, worker: Any) -> None:
+        host: Host | None = worker.app.techrevati_host
+        if host is None or isinstance(worker.pool, TaskPool):
+            return
+        # Held here: Celery's signals keep weak references.
+        if isinstance(worker.pool, PreforkPool):
+            self._begin, self._end = lambda **_: host.start(1), lambda **_: host.stop()
+            signals.worker_process_init.connect(self._begin)
+            signals.worker_process_shutdown.connect(self._end)
+        else:
+            self._begin, self._end = lambda **_: host.start(worker.pool.limit), lambda **_: host.stop()
+            signals.worker_ready.connect(self._begin)
+            signals.worker_shutdown.connect(self._end)
 
 
 class WatchLoop(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is untyped
@@ -183,5 +215,5 @@ class FreePlaces(bootsteps.StartStopStep):  # type: ignore[misc]  # celery is un
 
 def install_steps(app: Any) -> None:
     """Add the steps to an app."""
-    app.steps["worker"].update({CheckTasks, WatchLoop, WatchConsumer})
+    app.steps["worker"].update({CheckTasks, StartHost, WatchLoop, WatchConsumer})
     app.steps["consumer"].add(FreePlaces)

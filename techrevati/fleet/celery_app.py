@@ -14,7 +14,7 @@ from kombu.connection import Connection
 from kombu.entity import Queue
 
 from techrevati.fleet import broker
-from techrevati.fleet.bootsteps import install_steps
+from techrevati.fleet.bootsteps import Host, install_steps
 from techrevati.fleet.loop_thread import LoopService
 from techrevati.fleet.tickets import Serve, ServeSync, TicketTask, role_queue
 from techrevati.fleet.transport import BATCHED
@@ -32,6 +32,8 @@ class FleetCelery(celery.Celery):  # type: ignore[misc]  # celery is untyped
     #: Serves one ticket, on the asyncio pool and on prefork or threads.
     techrevati_serve: Serve | None = None
     techrevati_serve_sync: ServeSync | None = None
+    #: On prefork and threads: started and stopped with each process that serves tickets.
+    techrevati_host: Host | None = None
     #: Runs that wait for this worker's role, from memory if need be: 0 spares the stall watchdog
     #: its question to the broker.
     techrevati_ready_count: Callable[[], int] | None = None

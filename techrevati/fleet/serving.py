@@ -46,7 +46,8 @@ def make_app(fleet: "Fleet", role: str | None, seam: Callable[[str], None] | Non
     runtime = make()
     app.techrevati_runtime = runtime
     app.techrevati_serve = runtime.serve
-    app.techrevati_serve_sync = LoopHost(make).serve
+    app.techrevati_host = LoopHost(make)
+    app.techrevati_serve_sync = app.techrevati_host.serve
     app.techrevati_ready_count = runtime.ready_count
     if settings.otel:
         from techrevati.telemetry.setup import instrument_worker

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from techrevati.fleet import registry
@@ -227,6 +228,14 @@ class WorkerRuntime:
             asyncio.get_running_loop().run_in_executor(None, self._leases.renew)
 
 
+@dataclass(frozen=True, slots=True)
+class Seats:
+    """What a process offers that has no pool of ours: how many tickets it serves at a time."""
+
+    limit: int
+    draining: bool = False
+
+
 class LoopHost:
     """A loop of its own for pools without one (prefork, threads): started in the process that serves."""
 
@@ -236,10 +245,25 @@ class LoopHost:
         self._pid = 0
         self._loop: asyncio.AbstractEventLoop | None = None
         self._runtime: WorkerRuntime | None = None
+        self._seats = Seats(1)
+
+    def start(self, places: int) -> None:
+        """Announce this process, and be ready when its first ticket comes; does not wait."""
+        self._seats = Seats(places)
+        threading.Thread(target=self._try_to_be_ready, name="techrevati-start", daemon=True).start()
+
+    def stop(self) -> None:
+        """Say goodbye; turns under way should have ended."""
+        with self._lock:
+            if self._pid != os.getpid() or self._runtime is None or self._loop is None:
+                return
+            self._pid = 0
+            asyncio.run_coroutine_threadsafe(self._runtime.stop(), self._loop).result(5)
+            self._loop.call_soon_threadsafe(self._loop.stop)
 
     def serve(self, role: str, partition: int, draining: Callable[[], bool]) -> None:
         """Serve one ticket and wait for it."""
-        self._ready()
+        self._be_ready()
         assert self._loop is not None and self._runtime is not None
         work = self._runtime.serve(role, partition, draining)
         future: Future[None] = asyncio.run_coroutine_threadsafe(work, self._loop)
@@ -249,15 +273,21 @@ class LoopHost:
             future.cancel()  # a time limit hit this thread: the turn is released, not left behind
             raise
 
-    def _ready(self) -> None:
+    def _try_to_be_ready(self) -> None:
+        try:
+            self._be_ready()
+        except Exception as error:  # noqa: BLE001 - a ticket tries again, and then it is its failure
+            log.error("this process serves nothing yet: %s", error)
+
+    def _be_ready(self) -> None:
         with self._lock:
             if self._pid == os.getpid():
                 return
             loop = asyncio.new_event_loop()
             threading.Thread(target=loop.run_forever, name="techrevati-loop", daemon=True).start()
             runtime = self._make()
-            asyncio.run_coroutine_threadsafe(runtime.start(loop, None), loop).result()
+            asyncio.run_coroutine_threadsafe(runtime.start(loop, self._seats), loop).result()
             self._loop, self._runtime, self._pid = loop, runtime, os.getpid()
 
 
-__all__ = ["Ending", "LoopHost", "Template", "WorkerRuntime", "worker_name"]
+__all__ = ["Ending", "LoopHost", "Seats", "Template", "WorkerRuntime", "worker_name"]
