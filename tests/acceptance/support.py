@@ -146,36 +146,31 @@ class Cluster:
         settings = {f"TECHREVATI_{name.upper()}": str(value) for name, value in self.given.items()}
         return {**self.env, "TECHREVATI_REDIS_URL": self.redis.url, **settings, **more}
 
-    def spawn(self, name: str, command: list[str], **env: str) -> Process:
+    def spawn(self, name: str, command: list[str], env: Mapping[str, str]) -> Process:
         log = self.home / f"{len(self.processes):02}-{name}.log"
         process = Process(name, command, self._environment(env), log)
         self.processes.append(process)
         return process
 
-    def worker(self, role: str, *flags: str, peer: str = "", wait: bool = True, **env: str) -> Process:
+    def worker(
+        self, role: str, *flags: str, peer: str = "", wait: bool = True, env: Mapping[str, str] | None = None
+    ) -> Process:
         """Start a worker of a role; its agents may hand off to those of `peer`."""
         process = self.spawn(
             f"worker-{role}",
             [sys.executable, "-m", "celery", "-A", "tests.acceptance.worker", "worker", "-l", "INFO", *flags],
-            ACCEPTANCE_ROLE=role,
-            ACCEPTANCE_PEER=peer,
-            **env,
+            {"ACCEPTANCE_ROLE": role, "ACCEPTANCE_PEER": peer, **(env or {})},
         )
         if wait:
             self.wait_worker(process)
         return process
 
     def wait_worker(self, process: Process) -> None:
-        """Wait until a worker's heartbeat is in Redis."""
+        """Wait until a worker has announced its places."""
+        process.wait_log(f" serves {process.name.removeprefix('worker-')} in ")
 
-        def beats() -> bool:
-            assert process.alive, f"{process.name} died:\n{process.log()[-4000:]}"
-            return any(f":{process.pid}:" in worker for worker in self.workers())
-
-        eventually(beats, f"heartbeat of {process.name}\n{process.log()[-2000:]}", 30)
-
-    def coordinator(self, *, wait: bool = True, **env: str) -> Process:
-        process = self.spawn("coordinator", [sys.executable, "-m", "tests.acceptance.coordinator"], **env)
+    def coordinator(self, *, wait: bool = True, env: Mapping[str, str] | None = None) -> Process:
+        process = self.spawn("coordinator", [sys.executable, "-m", "tests.acceptance.coordinator"], env or {})
         if wait:
             process.wait_log("sweeps partitions", 20)
         return process
@@ -194,11 +189,6 @@ class Cluster:
     def raw(self) -> Iterator[redis.Redis]:
         with redis.Redis.from_url(self.redis.url, decode_responses=True) as client:
             yield client
-
-    def workers(self) -> dict[str, str]:
-        with self.raw() as client:
-            found: dict[str, str] = client.hgetall(f"workers:{{{FLEET}}}")  # type: ignore[assignment]
-            return found
 
     def dump(self) -> dict[str, bytes | None]:
         """Give every key with its serialized value, but for what time alone changes."""

@@ -163,7 +163,7 @@ def test_bad_setting_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_worker_without_its_store_says_so_and_ends(quiet: Cluster, url: str, says: str) -> None:
-    process = quiet.worker("alpha", wait=False, TECHREVATI_REDIS_URL=url)
+    process = quiet.worker("alpha", wait=False, env={"TECHREVATI_REDIS_URL": url})
     assert process.wait_exit(40) != 0
     assert re.search(says, process.log()), process.log()
 
