@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from techrevati.fleet.failures import Retry
 from techrevati.fleet.turn import Turn
+from techrevati.runtime.orchestrator import AgentSession
 
 AgentFunction = Callable[[Turn], Awaitable[Any]] | Callable[[Any], Any]
 Meter = Literal["turns", "seconds", "tokens"]
@@ -27,6 +28,7 @@ class Agent:
     max_attempts: int = 3
     meter: Meter = "turns"
     fallback: str | None = None
+    session: AgentSession | None = None
 
     @property
     def card(self) -> "Card":

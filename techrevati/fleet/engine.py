@@ -25,7 +25,7 @@ from techrevati.fleet.history import Threads, View
 from techrevati.fleet.leases import Ending, Lease, Leases
 from techrevati.fleet.live import Live
 from techrevati.fleet.models import Models, RetryLater
-from techrevati.fleet.outcome import Parked
+from techrevati.fleet.outcome import Complete, Fail, Handoff, Parked
 from techrevati.fleet.settings import Settings
 from techrevati.fleet.settle import (
     Limits,
@@ -259,6 +259,7 @@ class Engine:
             lines=_Lines(self.store, keys, grant.run_id, grant.token, live),
             limit=limit,
             park_after=self.settings.park_after,
+            session=agent.session if (agent := self.agents.get(fields.get("agent", ""))) else None,
         )
 
     async def _run(
@@ -279,8 +280,10 @@ class Engine:
                     await self._calm(running)
             if running.ending is Ending.LOST:
                 return None, None, running.ending
+            turn.settle_session(ended=isinstance(outcome, Complete | Handoff | Fail))
             spec, after = commit_of(turn, outcome, view, self.worker, self._limits, self._cost(agent, turn, begun))
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            turn.abandon_session(error)
             if running.ending is None:
                 running.ending = Ending.DRAINED  # the pool's doing: a shutdown, a revoke, a hard limit
                 await asyncio.shield(self._release(turn))
@@ -291,6 +294,7 @@ class Engine:
                 return self._failed(turn, agent, TurnTimedOut(turn.role, agent.timeout)), None, None
             return None, None, running.ending
         except Parked as parked:
+            turn.abandon_session(parked)
             self.counts.parked += 1
             return park_of(turn, self.worker, parked), None, None
         except StoreUnreachable:
@@ -298,6 +302,7 @@ class Engine:
         except LeaseLost:
             return None, None, Ending.LOST
         except Exception as error:  # noqa: BLE001 - an agent may raise anything; all of it is classified
+            turn.abandon_session(error)
             return self._failed(turn, agent, error), None, None
         return spec, after, None
 

@@ -10,10 +10,18 @@ from typing import Any
 
 from techrevati.fleet.models import RetryLater, UnknownModel
 from techrevati.fleet.providers import NoProvider
+from techrevati.runtime.endings import failure_class_of
 from techrevati.runtime.errors import TechrevatiError
+from techrevati.runtime.guardrails import GuardrailViolatedError
+from techrevati.runtime.orchestrator import MaxIterationsExceededError, PermissionDeniedError
+from techrevati.runtime.outputs import OutputRejectedError
+from techrevati.runtime.usage_tracking import UsageBoundExceededError
 from techrevati.store.errors import NotJson, PayloadTooLarge, StepInDoubt
 
-PERMANENT = frozenset({"validation_error", "prompt_rejection", "context_overflow", "step_in_doubt"})
+PERMANENT = frozenset(
+    {"validation_error", "prompt_rejection", "context_overflow", "step_in_doubt", "limit_exceeded", "refused"}
+)
+"""Classes that trying again does not mend."""
 
 
 class TurnTimedOut(TechrevatiError):
@@ -42,7 +50,7 @@ class UnknownAgent(TechrevatiError):
 
 
 def classify(error: BaseException) -> str:
-    """Name the failure class of an exception, by type first and by HTTP status where it carries one."""
+    """Name the failure class of an exception: by type, by HTTP status where it carries one, else by its words."""
     match error:
         case StepInDoubt():
             return "step_in_doubt"
@@ -50,6 +58,12 @@ def classify(error: BaseException) -> str:
             return "validation_error"
         case RetryLater():
             return "rate_limit"
+        case UsageBoundExceededError() | MaxIterationsExceededError():
+            return "limit_exceeded"
+        case PermissionDeniedError() | GuardrailViolatedError():
+            return "refused"
+        case OutputRejectedError():
+            return "llm_error"  # the model may do better next time
         case TurnTimedOut() | TimeoutError():
             return "llm_timeout"
         case ConnectionError():
@@ -64,7 +78,7 @@ def classify(error: BaseException) -> str:
             return "llm_error"
         if status in (400, 401, 403, 404, 422):
             return "prompt_rejection" if status == 400 else "validation_error"
-    return "unknown"
+    return failure_class_of(error).value
 
 
 @dataclass(frozen=True, slots=True)

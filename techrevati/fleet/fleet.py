@@ -18,6 +18,7 @@ from techrevati.fleet.providers import known_providers
 from techrevati.fleet.settings import Settings, load_settings
 from techrevati.fleet.settings import seconds as as_seconds
 from techrevati.runtime.errors import TechrevatiError
+from techrevati.runtime.orchestrator import AgentSession
 from techrevati.store.keys import check_role
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ class Fleet:
         max_attempts: int = 3,
         meter: Meter = "turns",
         fallback: str | None = None,
+        session: AgentSession | None = None,
     ) -> Callable[[F], F]:
         """Declare a function as the agent of a role; it is called with a `Turn` and returns an `Outcome`.
 
@@ -97,6 +99,7 @@ class Fleet:
             max_attempts: workers that may die in one turn before the run is a dead letter.
             meter: what a turn costs its tenant's fair share: one turn, its seconds, or its tokens / 1000.
             fallback: agent that gets its handoffs while its own pool has no worker.
+            session: permissions, guardrails, policies and limits of `turn.session`.
 
         Raises:
             BadName, AlreadyDeclared, ValueError: refused before anything is registered.
@@ -124,6 +127,7 @@ class Fleet:
                 max_attempts=max_attempts,
                 meter=meter,
                 fallback=fallback,
+                session=session,
             )
             return function
 

@@ -12,6 +12,7 @@ from techrevati.fleet.history import View
 from techrevati.fleet.outcome import Ask, Complete, Continue, Fail, Handoff, Outcome, Parked, Sleep, Suspend
 from techrevati.fleet.state import RawState, write_delta, write_full
 from techrevati.fleet.turn import Turn
+from techrevati.runtime.handoffs import Handoff as SessionHandoff
 from techrevati.store.calls import CommitSpec, Suspended, after
 
 TRAIL = 64
@@ -31,6 +32,8 @@ def as_outcome(value: Any) -> Outcome:
     """Read what an agent returned: an outcome, or anything else, which is the run's output."""
     if isinstance(value, Complete | Continue | Sleep | Handoff | Suspend | Fail):
         return value
+    if isinstance(value, SessionHandoff):  # what `turn.session.handoff_to` gave
+        return Handoff(value.target_role, value.reason, value.context)
     return Complete(value)
 
 

@@ -34,6 +34,8 @@ from techrevati.fleet.outcome import (
 )
 from techrevati.fleet.settings import seconds as as_seconds
 from techrevati.fleet.state import State
+from techrevati.fleet.turn_session import TurnSession
+from techrevati.runtime.orchestrator import AgentSession, AsyncOrchestrationSession
 from techrevati.store.records import InboxEntry, decode_json
 from techrevati.telemetry.logs import TurnLog, turn_log
 from techrevati.telemetry.tracing import trace_id_of
@@ -129,6 +131,7 @@ class Turn:
         lines: Lines,
         limit: int,
         park_after: float,
+        session: AgentSession | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.run_id, self.token = run_id, token
@@ -146,6 +149,8 @@ class Turn:
         self._journal = {key[2:]: text for key, text in journal.items() if key.startswith("e:")}
         self._unwritten: list[tuple[str, str]] = []
         self._ordinal = 0
+        self._session_factory = session
+        self._session: TurnSession | None = None
         self._input: Any = None
         self._input_read = False
 
@@ -317,6 +322,36 @@ class Turn:
 
     def _on_delta(self, text: str) -> None:
         self.delta("text.delta", {"text": text, "role": self.role})
+
+    @property
+    def session(self) -> AsyncOrchestrationSession:
+        """The in-process session of this agent (`techrevati.runtime`), the same from turn to turn of the run.
+
+        Its events join the run's stream, its usage the run's totals; the permissions, guardrails, policies and
+        limits are those of ``fleet.agent(…, session=AgentSession(…))``.
+        """
+        if self._session is None:
+            self._session = TurnSession(
+                self._session_factory,
+                run_id=self.run_id,
+                agent=self.agent,
+                role=self.role,
+                state=self.state,
+                emit=self.emit,
+                usage=self.usage,
+            )
+        return self._session.session
+
+    def settle_session(self, *, ended: bool) -> None:
+        """Keep or end the session, if one was opened; the engine calls it before the commit is built."""
+        if self._session is not None:
+            self._session.settle(ended=ended)
+
+    def abandon_session(self, error: BaseException) -> None:
+        """Let the session settle what it holds: the turn did not succeed."""
+        if self._session is not None:
+            self._session.abandon(error)
+            self._session = None
 
     # -- how it ends -------------------------------------------------------------------------------
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from techrevati.runtime._checkpoints import CheckpointSaver, _new_id
-from techrevati.runtime._endings import ending_of
 from techrevati.runtime._journal import Journal
 from techrevati.runtime._log import logger
 from techrevati.runtime._scope import Scope, emitting
 from techrevati.runtime.agent_events import AgentEvent, AgentEventName, AgentEventStatus, AgentFailureClass
 from techrevati.runtime.agent_lifecycle import AgentRegistry, AgentStatus, AgentWorker
+from techrevati.runtime.endings import ending_of
 from techrevati.runtime.extras import PLAIN, SessionExtras
 from techrevati.runtime.guardrails import Guardrail
 from techrevati.runtime.handoffs import Handoff

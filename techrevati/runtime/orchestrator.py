@@ -184,7 +184,8 @@ class _SyncScope(_Opening):
 class _AsyncScope(_Opening):
     """``async with`` gives the session; leaving settles its worker."""
 
-    async def __aenter__(self) -> AsyncOrchestrationSession:
+    def open(self) -> AsyncOrchestrationSession:
+        """Enter without a ``with``: for a caller that opens on first use and settles with `close`."""
         factory = self._factory
         self._session = AsyncOrchestrationSession(
             **self._shared(),
@@ -194,7 +195,14 @@ class _AsyncScope(_Opening):
         self._enter(self._session)
         return self._session
 
+    def close(self, error: BaseException | None = None) -> None:
+        """Settle the session that `open` gave."""
+        self._session._leave(error)
+
+    async def __aenter__(self) -> AsyncOrchestrationSession:
+        return self.open()
+
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._session._leave(error)
+        self.close(error)

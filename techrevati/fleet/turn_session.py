@@ -1,0 +1,83 @@
+"""`turn.session`: the in-process session of `techrevati.runtime`, carried from turn to turn.
+
+    state of the last turn ─▶ AgentSession.asession(state=…) ─▶ arun_turn, arun_tool ─▶ export_state ─▶ commit
+
+It is opened when a turn first asks for it.  Its events join the run's, its usage the run's totals.
+"""
+
+from collections.abc import MutableMapping
+from dataclasses import replace
+from typing import Any
+
+from techrevati.runtime.agent_events import AgentEvent, AgentEventName
+from techrevati.runtime.fanout import FanOutEventSink, FanOutUsageSink
+from techrevati.runtime.orchestrator import AgentSession, AsyncOrchestrationSession
+from techrevati.runtime.usage_tracking import UsageSnapshot
+
+KEY = "__session"
+"""Where a thread's state keeps the sessions of its run: {"run_id": …, "agents": {agent: exported}}."""
+
+
+class _Events:
+    """Session events as events of the run."""
+
+    def __init__(self, emit: Any, *, resumed: bool) -> None:
+        self._emit, self._resumed = emit, resumed
+
+    def emit(self, event: AgentEvent) -> None:
+        if event.event is AgentEventName.AGENT_STARTED and self._resumed:
+            return  # it goes on; it started in an earlier turn
+        self._emit(event.event.value, event.to_dict())
+
+
+class _Usage:
+    """Session usage as usage of the turn."""
+
+    def __init__(self, usage: Any) -> None:
+        self._usage = usage
+
+    def record(self, model: str, usage: UsageSnapshot, cost_usd: float) -> None:
+        self._usage.input_tokens += usage.input_tokens
+        self._usage.output_tokens += usage.output_tokens
+        self._usage.cost_micros += round(cost_usd * 1e6)
+
+
+class TurnSession:
+    """One turn's hold on the session of its agent."""
+
+    def __init__(
+        self,
+        factory: AgentSession | None,
+        *,
+        run_id: str,
+        agent: str,
+        role: str,
+        state: MutableMapping[str, Any],
+        emit: Any,
+        usage: Any,
+    ) -> None:
+        self._run_id, self._agent, self._state = run_id, agent, state
+        kept = state.get(KEY)
+        mine = kept["agents"].get(agent) if kept and kept["run_id"] == run_id else None
+        base = factory or AgentSession(role=role, phase=agent)
+        made = replace(
+            base,
+            event_sink=FanOutEventSink(_Events(emit, resumed=mine is not None), base.event_sink),
+            usage_sink=FanOutUsageSink(_Usage(usage), base.usage_sink),
+        )
+        self._scope = made.asession(state=mine)
+        self.session: AsyncOrchestrationSession = self._scope.open()
+
+    def settle(self, *, ended: bool) -> None:
+        """Keep the session for the next turn, or end it; before the commit is built."""
+        if ended:
+            self._scope.close()
+            return
+        kept = self._state.get(KEY)
+        agents = dict(kept["agents"]) if kept and kept["run_id"] == self._run_id else {}
+        agents[self._agent] = self.session.export_state()
+        self._state[KEY] = {"run_id": self._run_id, "agents": agents}
+
+    def abandon(self, error: BaseException) -> None:
+        """The turn did not succeed: let the session settle what it holds."""
+        self._scope.close(error)
