@@ -133,14 +133,14 @@ class BothWorlds(RuleBasedStateMachine):
 
     @initialize(places=st.integers(0, 3), template=st.sampled_from(("", TEMPLATE)), capped=st.booleans())
     def pools(self, places: int, template: str, capped: bool) -> None:
-        if capped:
-            self.cap("writer", 1)
         self.weigh("zeta", 2.0)
         if places:
             self.beat("writer", "w1", places, template)
         for thread in THREADS:
             self.begin("acme", thread)
         self.begin("zeta", "essay")
+        if capped:
+            self.cap("writer", 1)
         self.claim(role="writer", worker="w1", lane_free=True, ticket=False, inline=16384)
 
     def begin(self, tenant: str, thread: str) -> None:
@@ -363,6 +363,28 @@ class BothWorlds(RuleBasedStateMachine):
     @rule(n=nth, grace=st.sampled_from((1000, 10 * S)))
     def cancel(self, n: int, grace: int) -> None:
         self.say(calls.cancel(self.keys, self.run_id(n), "enough", grace))
+
+    @precondition(lambda self: any(run.is_leased for run in self.twin.runs.values()))
+    @rule(n=nth)
+    def cancel_at_work(self, n: int) -> None:
+        held = [run.id for run in self.twin.runs.values() if run.is_leased]
+        self.say(calls.cancel(self.keys, held[n % len(held)], "enough", 60 * S))
+
+    @precondition(lambda self: any(run.is_leased for run in self.twin.runs.values()))
+    @rule()
+    def lose_the_workers(self) -> None:
+        self.pass_time(16.0)
+        self.sweep(128, True)
+
+    @precondition(lambda self: any(run.is_leased for run in self.twin.runs.values()))
+    @rule(n=nth)
+    def roll_back(self, n: int) -> None:
+        """Start over on a thread that a turn is running on."""
+        held = [run for run in self.twin.runs.values() if run.is_leased]
+        run = held[n % len(held)]
+        more = {"role": "writer", "payload": "p", "messages": True, "begin": "", "deadline": ""}
+        if not run.parent:
+            self.start(run.tenant, run.thread, None, OnBusy.ROLLBACK, "", **more, priority=0, attempts=2)
 
     @precondition(lambda self: any(run.is_terminal for run in self.twin.runs.values()))
     @rule(n=nth)
