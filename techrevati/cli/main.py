@@ -250,21 +250,23 @@ def why(run: RunId, fleet: FleetName, url: Url = None) -> None:
 def pools(fleet: FleetName, url: Url = None) -> None:
     """Show what waits and what serves, per role."""
     from techrevati.cli.why import pools_table
-    from techrevati.fleet.coordinator import fleet_stats
+    from techrevati.fleet.coordinator import fencing_refusals, fleet_stats
     from techrevati.fleet.registry import partitions_of
     from techrevati.store.aio import AsyncStore
 
     with client_for(fleet, url) as client:
         keys, store_url = partitions_of(fleet, client.partitions), client.settings.redis_url
 
-    async def read() -> dict[str, dict[str, float]]:
+    async def read() -> tuple[dict[str, dict[str, float]], int]:
         store = AsyncStore(store_url)
         try:
-            return await fleet_stats(store, keys)
+            return await fleet_stats(store, keys), await fencing_refusals(store, keys)
         finally:
             await store.close()
 
-    out.print(pools_table(asyncio.run(read())))
+    stats, refused = asyncio.run(read())
+    out.print(pools_table(stats))
+    out.print(f"{refused} commits refused by fencing since the fleet began", highlight=False)
 
 
 # -- acting ----------------------------------------------------------------------------------------

@@ -368,3 +368,9 @@ async def fleet_stats(store: AsyncStore, keys: list[PartitionKeys]) -> dict[str,
             "places": sum(live.values()),
         }
     return stats
+
+
+async def fencing_refusals(store: AsyncStore, keys: list[PartitionKeys]) -> int:
+    """Give how many commits the fleet has refused because their worker no longer held the lease."""
+    counts = await store.commands([("HGET", one.clock, "fenced") for one in keys])
+    return sum(int(count or 0) for count in counts)

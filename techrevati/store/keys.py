@@ -89,7 +89,7 @@ class PartitionKeys:
 
     @property
     def clock(self) -> str:
-        """Hash: time never falls (`us`), the minimal protocol (`min`), retention; KEYS[1] of every script."""
+        """Hash: time never falls (`us`), minimal protocol (`min`), commits refused (`fenced`); every KEYS[1]."""
         return f"clock:{self.tag}"
 
     @property

@@ -84,6 +84,7 @@ def _head(store: SyncStore, keys: PartitionKeys, p: Partition) -> None:
     )
     clock = pairs(clock)
     p.clock, p.minimum = _int(clock, "us"), _maybe(clock, "min")
+    p.fenced = _int(clock, "fenced")
     p.weights = {tenant: float(weight) for tenant, weight in pairs(weights).items()}
     p.sweeper = (sweeper[0], int(sweeper[1])) if sweeper[0] else None
     p.due, p.routes = _scan(store, keys.due), _scan(store, keys.routes)

@@ -24,6 +24,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from redis import Redis
+
 from tests.benchmarks import ours, plain_celery
 from tests.benchmarks.chain import ENDED, HISTORY, MEAN, STARTED, Begun, Kill, Verdict, is_whole, judge, recoveries
 from tests.benchmarks.harness import Arena, Started, end_on_sigterm
@@ -192,8 +194,9 @@ def drive(arena: Arena, name: str, system: System, workers: Sequence[Started], o
 
 
 def refusals(arena: Arena) -> int | None:
-    """Read how many stale commits were refused, once the product counts them."""
-    return None
+    """Read how many stale commits the store refused."""
+    with Redis.from_url(arena.url, decode_responses=True) as client:
+        return sum(int(client.hget(key, "fenced") or 0) for key in client.scan_iter("clock:*"))
 
 
 def run(name: str, options: argparse.Namespace) -> Outcome:

@@ -47,7 +47,10 @@ local r = run_of(ARGV[3])
 if not r then return { -4, {} } end
 if token == '' or r.token ~= token then
   need(r, 'commit', 'reply')
-  if token == '' or r.commit ~= token then return { -1, {}, r.token } end
+  if token == '' or r.commit ~= token then
+    call('HINCRBY', KEYS[1], 'fenced', 1)
+    return { -1, {}, r.token }
+  end
   local version, home, role = string.match(r.reply, '^(%S*) (%S*) (%S*)$')
   return reply(0, version, home, next_grant(role))
 end

@@ -225,6 +225,8 @@ class Partition:
     number: int
     clock: int = 0
     minimum: int | None = None
+    fenced: int = 0
+    """Commits refused because their token was not the lease's."""
     runs: dict[str, Run] = field(default_factory=dict)
     threads: dict[tuple[str, str], Thread] = field(default_factory=dict)
     roles: dict[str, Role] = field(default_factory=dict)

@@ -207,6 +207,7 @@ def turn_commit(
     run = u.known(run_id)
     if token == "" or run.token != token:
         if token == "" or run.commit != token or run.reply is None:
+            u.p.fenced += 1
             raise Refused(-1, run.token)
         version, home, role = run.reply
         return u.reply(0, version, home, next_grant(role))

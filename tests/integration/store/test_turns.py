@@ -21,6 +21,7 @@ def test_stale_token_cannot_commit(desk: Desk) -> None:
         desk.commit(stale, "complete", body="1")
     assert lost.value.current == current.token
     assert desk.thread().version == 0
+    assert desk.store.command("HGET", desk.keys.clock, "fenced") == "1"
 
 
 def test_a_missing_token_is_no_key_to_a_free_run(desk: Desk) -> None:
