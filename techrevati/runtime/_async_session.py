@@ -215,9 +215,7 @@ class AsyncOrchestrationSession(SessionCore):
             return await (factory() if breaker is None else breaker.call(factory))
         return await await_within(factory if breaker is None else partial(breaker.call, factory), timeout)
 
-    async def _shaped(
-        self, turn: Turn, factory: Callable[[], Awaitable[Any]], timeout: float | None
-    ) -> UsageSnapshot:
+    async def _shaped(self, turn: Turn, factory: Callable[[], Awaitable[Any]], timeout: float | None) -> UsageSnapshot:
         hooks = self.extras.hooks
         request = await aenter_model(hooks, turn.request(timeout, factory))
         turn.model = request.model

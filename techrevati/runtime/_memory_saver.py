@@ -67,9 +67,7 @@ class InMemorySaver:
             self._append(record)
         return _copied(record)
 
-    def list(
-        self, thread_id: str, *, before: str | None = None, limit: int = 10
-    ) -> builtins.list[Checkpoint]:
+    def list(self, thread_id: str, *, before: str | None = None, limit: int = 10) -> builtins.list[Checkpoint]:
         """At most `limit` checkpoints, newest first, put before `before`."""
         if limit <= 0:
             return []
@@ -145,9 +143,7 @@ class InMemorySaver:
 def _record(
     thread_id: str, state: Mapping[str, Any], parent_id: str | None, metadata: Mapping[str, Any] | None
 ) -> Checkpoint:
-    return Checkpoint(
-        _new_id(), thread_id, iso_now(), copied(dict(state)), parent_id, copied(dict(metadata or {}))
-    )
+    return Checkpoint(_new_id(), thread_id, iso_now(), copied(dict(state)), parent_id, copied(dict(metadata or {})))
 
 
 def _copied(record: Checkpoint) -> Checkpoint:

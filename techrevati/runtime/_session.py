@@ -173,9 +173,7 @@ class SessionCore:
         call = HandoffCall(self.role, target_role, self.phase, reason, dict(context or {}))
         call = enter_handoff(self.extras.hooks, call)
         target = self.registry.create(call.target_role, self.phase, self.project_id)
-        self.registry.transition(
-            target.worker_id, AgentStatus.INITIALIZING, f"handoff from {self.role}: {call.reason}"
-        )
+        self.registry.transition(target.worker_id, AgentStatus.INITIALIZING, f"handoff from {self.role}: {call.reason}")
         self._finish(AgentStatus.COMPLETED, f"handoff to {call.target_role}")
         handoff = Handoff(
             source_role=self.role,

@@ -19,9 +19,7 @@ class Database:
 
     def __init__(self, path: str | Path, schema: str) -> None:
         self.lock = threading.RLock()
-        self._connection = sqlite3.connect(
-            str(path), timeout=_BUSY, isolation_level=None, check_same_thread=False
-        )
+        self._connection = sqlite3.connect(str(path), timeout=_BUSY, isolation_level=None, check_same_thread=False)
         self.execute = self._connection.execute  # autocommit: returns once the write is durable
         self.execute("PRAGMA journal_mode=WAL")
         self._connection.executescript(schema)

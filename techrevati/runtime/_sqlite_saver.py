@@ -115,9 +115,7 @@ class SqliteSaver:
             self._latest[thread_id] = created_at
         return record
 
-    def list(
-        self, thread_id: str, *, before: str | None = None, limit: int = 10
-    ) -> builtins.list[Checkpoint]:
+    def list(self, thread_id: str, *, before: str | None = None, limit: int = 10) -> builtins.list[Checkpoint]:
         """At most `limit` checkpoints, newest first, put before `before`."""
         if limit <= 0:
             return []
@@ -158,8 +156,7 @@ class SqliteSaver:
             if held is not None and held[1] != owner and held[2] > now:
                 return Held(held[2] - now)
             cursor = self._database.execute(
-                "INSERT OR REPLACE INTO checkpoint_claims (thread_id, key, owner, expires_at)"
-                " VALUES (?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO checkpoint_claims (thread_id, key, owner, expires_at) VALUES (?, ?, ?, ?)",
                 (thread_id, key, owner, now + ttl),
             )
             return Granted(int(cursor.lastrowid or 0))

@@ -67,9 +67,7 @@ class OrchestrationSession(SessionCore):
                 used = turn.returned(self._call(fn, timeout))
             turn.keep()
             if self.rate_limiter is not None:
-                self.rate_limiter.acquire_usage(
-                    input_tokens=used.input_tokens, output_tokens=used.output_tokens
-                )
+                self.rate_limiter.acquire_usage(input_tokens=used.input_tokens, output_tokens=used.output_tokens)
             return turn.settle()
 
     def run_tool(self, tool_name: str, fn: Callable[[], T]) -> T:

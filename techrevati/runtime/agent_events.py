@@ -102,14 +102,10 @@ class AgentEvent:
     @classmethod
     def completed(cls, role: str, phase: str, detail: str | None = None) -> AgentEvent:
         """An agent finished its phase."""
-        return cls(
-            AgentEventName.AGENT_COMPLETED, AgentEventStatus.COMPLETED, role=role, phase=phase, detail=detail
-        )
+        return cls(AgentEventName.AGENT_COMPLETED, AgentEventStatus.COMPLETED, role=role, phase=phase, detail=detail)
 
     @classmethod
-    def failed(
-        cls, role: str, phase: str, failure_class: AgentFailureClass, detail: str | None = None
-    ) -> AgentEvent:
+    def failed(cls, role: str, phase: str, failure_class: AgentFailureClass, detail: str | None = None) -> AgentEvent:
         """An agent stopped short of its goal."""
         return cls(
             AgentEventName.AGENT_FAILED,
@@ -138,9 +134,7 @@ class AgentEvent:
     @classmethod
     def recovery_attempted(cls, role: str, phase: str, detail: str | None = None) -> AgentEvent:
         """A failure was classified and its recipe looked up."""
-        return cls(
-            AgentEventName.RECOVERY_ATTEMPTED, AgentEventStatus.RUNNING, role=role, phase=phase, detail=detail
-        )
+        return cls(AgentEventName.RECOVERY_ATTEMPTED, AgentEventStatus.RUNNING, role=role, phase=phase, detail=detail)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready mapping: four keys always, the rest only when set."""

@@ -52,14 +52,10 @@ def digest(record: dict[str, Any], key: bytes | None = None) -> str:
     """The hash of a record without its own ``hash``, over canonical JSON."""
     body = {name: value for name, value in record.items() if name != "hash"}
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
-    return (
-        hashlib.sha256(text).hexdigest() if key is None else hmac.new(key, text, hashlib.sha256).hexdigest()
-    )
+    return hashlib.sha256(text).hexdigest() if key is None else hmac.new(key, text, hashlib.sha256).hexdigest()
 
 
-def link(
-    anchor: Anchor, kind: str, body: dict[str, Any], at: str, key: bytes | None = None
-) -> dict[str, Any]:
+def link(anchor: Anchor, kind: str, body: dict[str, Any], at: str, key: bytes | None = None) -> dict[str, Any]:
     """The next record of a chain that ends at `anchor`."""
     record = {"seq": anchor.count + 1, "at": at, "kind": kind, "body": body, "prev": anchor.head}
     return {**record, "hash": digest(record, key)}
@@ -81,9 +77,7 @@ def verify(lines: Iterable[str], *, key: bytes | None = None, anchor: Anchor | N
         if anchor is not None and end.count == anchor.count and end != anchor:
             raise AuditBrokenError(seq, f"hash is {end.head}, the anchor says {anchor.head}")
     if anchor is not None and not reached:
-        raise AuditBrokenError(
-            end.count + 1, f"chain ends after {end.count} lines, {anchor.count} were anchored"
-        )
+        raise AuditBrokenError(end.count + 1, f"chain ends after {end.count} lines, {anchor.count} were anchored")
     return end
 
 

@@ -88,16 +88,12 @@ def _name(guardrail: AnyGuardrail) -> str:
     return getattr(guardrail, "name", None) or type(guardrail).__name__
 
 
-def _enforce(
-    outcome: GuardrailOutcome, guardrail: AnyGuardrail, role: str, tool: str, stage: GuardrailStage
-) -> None:
+def _enforce(outcome: GuardrailOutcome, guardrail: AnyGuardrail, role: str, tool: str, stage: GuardrailStage) -> None:
     if not outcome.allowed:
         raise GuardrailViolatedError(outcome, guardrail=_name(guardrail), role=role, tool=tool, stage=stage)
 
 
-def _settled(
-    answer: GuardrailOutcome | Awaitable[GuardrailOutcome], guardrail: AnyGuardrail
-) -> GuardrailOutcome:
+def _settled(answer: GuardrailOutcome | Awaitable[GuardrailOutcome], guardrail: AnyGuardrail) -> GuardrailOutcome:
     if isinstance(answer, GuardrailOutcome) or not inspect.isawaitable(answer):
         return answer
     if inspect.iscoroutine(answer):

@@ -108,9 +108,7 @@ class TokenBudget:
         pinned, loose = _split(messages)
         room = self.max_tokens - sum(map(self.count, pinned))
         if room < 0:
-            raise ValueError(
-                f"pinned messages need {self.max_tokens - room} tokens, the budget is {self.max_tokens}"
-            )
+            raise ValueError(f"pinned messages need {self.max_tokens - room} tokens, the budget is {self.max_tokens}")
         if sum(map(self.count, loose)) <= room:
             return [*pinned, *loose]
         start = newest(loose, room - self.summary_tokens, self.count)
@@ -147,9 +145,7 @@ class ConversationMemory:
         return [message.to_dict() for message in self._messages]
 
     @classmethod
-    def from_state(
-        cls, state: Iterable[Mapping[str, Any]], policy: Compaction | None = None
-    ) -> ConversationMemory:
+    def from_state(cls, state: Iterable[Mapping[str, Any]], policy: Compaction | None = None) -> ConversationMemory:
         """Go on from `to_state`."""
         return cls(policy, (Message.from_dict(entry) for entry in state))
 

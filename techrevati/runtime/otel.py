@@ -42,9 +42,7 @@ _OPERATIONS = {
     AgentEventName.PHASE_COMPLETED: "invoke_workflow",
 }
 _OPENING = frozenset({AgentEventName.AGENT_STARTED, AgentEventName.PHASE_STARTED})
-_CLOSING = frozenset(
-    {AgentEventName.AGENT_COMPLETED, AgentEventName.AGENT_FAILED, AgentEventName.PHASE_COMPLETED}
-)
+_CLOSING = frozenset({AgentEventName.AGENT_COMPLETED, AgentEventName.AGENT_FAILED, AgentEventName.PHASE_COMPLETED})
 
 
 def _require_otel() -> None:

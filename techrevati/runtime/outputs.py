@@ -119,13 +119,10 @@ _TYPES: dict[str, Callable[[Any], bool]] = {
     "null": lambda value: value is None,
     "number": lambda value: isinstance(value, int | float) and not isinstance(value, bool),
     "integer": lambda value: (
-        (isinstance(value, int) and not isinstance(value, bool))
-        or (isinstance(value, float) and value.is_integer())
+        (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer())
     ),
 }
-_ANNOTATIONS = frozenset(
-    {"$schema", "$id", "$comment", "title", "description", "default", "examples", "format"}
-)
+_ANNOTATIONS = frozenset({"$schema", "$id", "$comment", "title", "description", "default", "examples", "format"})
 
 
 def _check_schema(schema: Any, path: str) -> None:
@@ -251,9 +248,7 @@ def _sized(kind: type, at_least: bool) -> Callable[[Any, Any, Mapping[str, Any],
     return check
 
 
-def _bounded(
-    word: str, fits: Callable[[float, float], bool]
-) -> Callable[[Any, Any, Mapping[str, Any], str], None]:
+def _bounded(word: str, fits: Callable[[float, float], bool]) -> Callable[[Any, Any, Mapping[str, Any], str], None]:
     def check(value: Any, wanted: Any, schema: Mapping[str, Any], path: str) -> None:
         if _TYPES["number"](value) and not fits(value, wanted):
             raise OutputRejectedError(f"{value} breaks {word} {wanted}", path)

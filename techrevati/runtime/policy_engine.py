@@ -278,9 +278,7 @@ class PolicyEngine:
             answer = rule.condition.matches(ctx)
             if inspect.isawaitable(answer):
                 _close(answer)
-                raise TypeError(
-                    f"rule '{rule.name}': condition {rule.condition!r} is asynchronous, use evaluate_async"
-                )
+                raise TypeError(f"rule '{rule.name}': condition {rule.condition!r} is asynchronous, use evaluate_async")
             if answer:
                 actions.extend(rule.actions)
         return actions

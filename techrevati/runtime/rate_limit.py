@@ -85,9 +85,7 @@ class _Bucket:
         if self.capacity <= 0:
             raise ValueError(f"capacity must be > 0, got {self.capacity} for bucket '{self.name}'")
         if self.refill_per_second <= 0:
-            raise ValueError(
-                f"refill_per_second must be > 0, got {self.refill_per_second} for bucket '{self.name}'"
-            )
+            raise ValueError(f"refill_per_second must be > 0, got {self.refill_per_second} for bucket '{self.name}'")
         self._lock = threading.Lock()
         self._line: deque[_Waiter] = deque()
         self._line_in = self._line_out = 0.0  # tokens that ever stood in line, and that left its head
@@ -302,9 +300,7 @@ class AsyncRateLimiter:
         if bucket is not None:
             await bucket.acquire(request_cost, timeout=timeout)
 
-    async def acquire_usage(
-        self, *, input_tokens: int, output_tokens: int, timeout: float | None = None
-    ) -> None:
+    async def acquire_usage(self, *, input_tokens: int, output_tokens: int, timeout: float | None = None) -> None:
         """Pay for the tokens of a call that was made, waiting if the buckets are low."""
         for bucket, tokens in _charges(self.buckets, input_tokens, output_tokens):
             await bucket.acquire(tokens, timeout=timeout)

@@ -85,9 +85,7 @@ def _built_in() -> Iterator[RecoveryRecipe]:
     yield RecoveryRecipe(f.LLM_TIMEOUT, (backoff,), 2, e.ALERT_HUMAN)
     yield RecoveryRecipe(f.LLM_ERROR, (backoff, switch), 2, e.ALERT_HUMAN)
     yield RecoveryRecipe(f.TOOL_EXECUTION_ERROR, (s.RESTART_AGENT,), 1, e.LOG_AND_CONTINUE)
-    yield RecoveryRecipe(
-        f.CONTEXT_OVERFLOW, (s.RETRY_WITH_SMALLER_CONTEXT, s.REDUCE_TOOL_SET), 1, e.ALERT_HUMAN
-    )
+    yield RecoveryRecipe(f.CONTEXT_OVERFLOW, (s.RETRY_WITH_SMALLER_CONTEXT, s.REDUCE_TOOL_SET), 1, e.ALERT_HUMAN)
     yield RecoveryRecipe(f.DEPENDENCY_TIMEOUT, (backoff,), 1, e.ALERT_HUMAN)
     yield RecoveryRecipe(f.MEMORY_CORRUPTION, (s.CLEAR_MEMORY_CACHE, s.RESTART_AGENT), 1, e.ABORT)
     yield RecoveryRecipe(f.PROVIDER_FAILURE, (switch, backoff), 2, e.ABORT)

@@ -283,9 +283,7 @@ class UsageTracker:
 
 
 def _load_shipped() -> None:
-    _register_all(
-        json.loads(files("techrevati.runtime").joinpath("data/pricing.json").read_text("utf-8"))["models"]
-    )
+    _register_all(json.loads(files("techrevati.runtime").joinpath("data/pricing.json").read_text("utf-8"))["models"])
 
 
 _load_shipped()

@@ -152,9 +152,7 @@ def runtime_cases() -> list[Case]:
         Case("arun_turn, no-op", async_case(lambda s: lambda: s.arun_turn(aempty)), 5000, 165),
         Case("run_turn, model and usage, turn 10", with_usage(10), 2000, 220),
         Case("run_turn, model and usage, turn 10,000", with_usage(10_000), 2000, 220),
-        Case(
-            "run_turn, timeout", lambda n: per_call(lambda: session.run_turn(empty, timeout=5), n), 300, 2000
-        ),
+        Case("run_turn, timeout", lambda n: per_call(lambda: session.run_turn(empty, timeout=5), n), 300, 2000),
         Case("arun_turn, timeout", async_case(lambda s: lambda: s.arun_turn(aempty, timeout=5)), 2000, 350),
         Case("CircuitBreaker.call", lambda n: per_call(lambda: breaker.call(empty), n), 10_000, 43),
         Case("TokenBucket.try_acquire", lambda n: per_call(acquire, n), 10_000, 35),

@@ -82,9 +82,7 @@ def boom() -> None:
     st.sampled_from([0.0, 1.0, 10.0]),
     st.lists(st.tuples(st.sampled_from("gbGBs"), st.sampled_from([0.0, 0.5, 1.0, 10.0])), max_size=40),
 )
-def test_one_caller_at_a_time_sees_the_table(
-    threshold: int, timeout: float, script: list[tuple[str, float]]
-) -> None:
+def test_one_caller_at_a_time_sees_the_table(threshold: int, timeout: float, script: list[tuple[str, float]]) -> None:
     clock = ManualClock()
     breaker = CircuitBreaker("b", threshold, timeout, clock=clock)
     model = Model(threshold, timeout)

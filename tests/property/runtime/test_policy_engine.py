@@ -46,9 +46,7 @@ def built(node: Any, leaves: list[type[Now]]) -> Any:
     return (And if kind == "and" else Or)([built(part, leaves) for part in parts])
 
 
-trees = st.recursive(
-    st.booleans(), lambda part: st.tuples(st.sampled_from(["and", "or"]), st.lists(part, max_size=4))
-)
+trees = st.recursive(st.booleans(), lambda part: st.tuples(st.sampled_from(["and", "or"]), st.lists(part, max_size=4)))
 
 
 @settings(deadline=None)

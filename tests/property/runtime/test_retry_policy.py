@@ -29,9 +29,7 @@ modes = st.sampled_from([*get_args(JitterMode), True, False])
     st.floats(0, 1e6),
     st.floats(-10, 1e308) | st.just(float("inf")),
 )
-def test_delays_stay_between_zero_and_the_cap(
-    attempt: int, base: float, mode: Any, cap: float, prev: float
-) -> None:
+def test_delays_stay_between_zero_and_the_cap(attempt: int, base: float, mode: Any, cap: float, prev: float) -> None:
     assert 0 <= backoff_delay(attempt, base, mode, cap, prev) <= cap
 
 

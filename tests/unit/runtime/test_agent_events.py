@@ -9,12 +9,7 @@ from techrevati.runtime import AgentEvent, AgentEventName, AgentEventStatus, Age
 
 def test_builders_return_new_events() -> None:
     event = AgentEvent.started("writer", "draft")
-    richer = (
-        event.with_detail("d")
-        .with_data({"k": 1})
-        .with_project(7)
-        .with_failure_class(AgentFailureClass.TOOL_ERROR)
-    )
+    richer = event.with_detail("d").with_data({"k": 1}).with_project(7).with_failure_class(AgentFailureClass.TOOL_ERROR)
     assert (event.detail, event.data, event.project_id) == (None, None, None)
     assert (richer.detail, richer.data, richer.project_id) == ("d", {"k": 1}, 7)
     assert richer.failure_class is AgentFailureClass.TOOL_ERROR
@@ -32,9 +27,7 @@ def test_builders_return_new_events() -> None:
         (AgentEvent.recovery_attempted("r", "p"), "agent.recovery.attempted", "running", "r"),
     ],
 )
-def test_constructors_set_name_and_status(
-    event: AgentEvent, name: str, status: str, role: str | None
-) -> None:
+def test_constructors_set_name_and_status(event: AgentEvent, name: str, status: str, role: str | None) -> None:
     assert (event.event, event.status, event.role, event.phase) == (name, status, role, "p")
     assert event.to_dict()["type"] == name.split(".")[-1]
 

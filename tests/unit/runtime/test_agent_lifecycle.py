@@ -86,9 +86,7 @@ def test_registry_names_the_worker_it_does_not_know() -> None:
 
 def test_a_busy_id_is_not_given_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     ids = iter(["a" * 32, "a" * 32, "b" * 32])
-    monkeypatch.setattr(
-        "techrevati.runtime.agent_lifecycle.uuid.uuid4", lambda: SimpleNamespace(hex=next(ids))
-    )
+    monkeypatch.setattr("techrevati.runtime.agent_lifecycle.uuid.uuid4", lambda: SimpleNamespace(hex=next(ids)))
     registry = AgentRegistry()
     assert registry.create("r", "p").worker_id == "r-p-aaaaaaaa"
     assert registry.create("r", "p").worker_id == "r-p-bbbbbbbb"

@@ -119,7 +119,5 @@ def test_a_stuck_call_does_not_keep_the_interpreter() -> None:
         "    try: s.run_turn(lambda: threading.Event().wait(), timeout=0.01)\n"
         "    except TurnTimeoutError: print('left')\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert result.stdout.strip() == "left"

@@ -51,9 +51,7 @@ class Tag(Hook):
         return [self.name, result]
 
     def before_handoff(self, call: HandoffCall) -> HandoffCall:
-        return replace(
-            call, target_role=f"{call.target_role}-{self.name}", context={**call.context, self.name: 1}
-        )
+        return replace(call, target_role=f"{call.target_role}-{self.name}", context={**call.context, self.name: 1})
 
     def after_handoff(self, handoff: Handoff) -> None:
         self.log.append(f"{self.name} saw {handoff.target_role}")

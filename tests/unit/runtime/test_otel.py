@@ -71,9 +71,7 @@ def event(name: AgentEventName, role: str | None = "r") -> AgentEvent:
         (AgentEventName.HOOK_PRE_TOOL, "invoke_agent"),
     ],
 )
-def test_events_become_spans(
-    sink: OpenTelemetrySink, finished: Finished, name: AgentEventName, operation: str
-) -> None:
+def test_events_become_spans(sink: OpenTelemetrySink, finished: Finished, name: AgentEventName, operation: str) -> None:
     sink.emit(event(name))
     (span,) = finished()
     assert span.name == f"{operation} r"
@@ -111,9 +109,7 @@ def test_attributes_hold_what_is_set(exporter: InMemorySpanExporter, finished: F
     assert finished()[1].name == "invoke_agent"
 
 
-def test_parents_open_close_and_take_the_closing_attributes(
-    sink: OpenTelemetrySink, finished: Finished
-) -> None:
+def test_parents_open_close_and_take_the_closing_attributes(sink: OpenTelemetrySink, finished: Finished) -> None:
     sink.emit(AgentEvent.started("r", "p"))
     sink.emit(AgentEvent.recovery_attempted("r", "p", "x"))
     sink.emit(AgentEvent.failed("r", "p", AgentFailureClass.TOOL_ERROR))
@@ -161,9 +157,7 @@ def test_a_session_is_one_span_with_its_recoveries_below(sink: OpenTelemetrySink
     assert attributes(agent)["gen_ai.operation.name"] == "invoke_agent"
 
 
-def test_parallel_sessions_of_one_role_do_not_close_each_other(
-    sink: OpenTelemetrySink, finished: Finished
-) -> None:
+def test_parallel_sessions_of_one_role_do_not_close_each_other(sink: OpenTelemetrySink, finished: Finished) -> None:
     def fail() -> None:
         raise RuntimeError("x")
 
@@ -193,9 +187,7 @@ def test_a_survived_budget_does_not_end_the_span(sink: OpenTelemetrySink, finish
 
 
 @pytest.mark.parametrize("when", ["before", "inside"])
-def test_a_start_emitted_by_hand_is_the_sessions_start(
-    sink: OpenTelemetrySink, finished: Finished, when: str
-) -> None:
+def test_a_start_emitted_by_hand_is_the_sessions_start(sink: OpenTelemetrySink, finished: Finished, when: str) -> None:
     if when == "before":
         sink.emit(AgentEvent.started("r", "p"))
     with AgentSession("r", "p", event_sink=sink).session():
@@ -215,15 +207,11 @@ def test_a_second_start_by_hand_opens_anew(sink: OpenTelemetrySink, finished: Fi
     assert len(finished()) == 2
 
 
-def test_events_of_a_session_fall_back_to_a_phase_opened_by_hand(
-    sink: OpenTelemetrySink, finished: Finished
-) -> None:
+def test_events_of_a_session_fall_back_to_a_phase_opened_by_hand(sink: OpenTelemetrySink, finished: Finished) -> None:
     from techrevati.runtime import QualityGate, QualityLevel
 
     sink.emit(AgentEvent.phase_started("p"))
-    with AgentSession(
-        "r", "p", event_sink=sink, quality_gate=QualityGate(QualityLevel.STRICT)
-    ).session() as s:
+    with AgentSession("r", "p", event_sink=sink, quality_gate=QualityGate(QualityLevel.STRICT)).session() as s:
         s.evaluate_gate(QualityLevel.RELEASE)
     sink.emit(event(AgentEventName.PHASE_COMPLETED, None))
     gate, _, phase = finished()

@@ -58,9 +58,7 @@ def test_the_order_of_checks(
     outcome = policy(**config).authorize("dev", tool)
     assert (outcome.allowed, outcome.reason) == (allowed, reason)
     assert (outcome.active_mode, outcome.required_mode) == ("WORKSPACE_WRITE", required)
-    assert set(outcome.to_dict()) == {"allowed", "active_mode", "required_mode"} | (
-        {"reason"} if reason else set()
-    )
+    assert set(outcome.to_dict()) == {"allowed", "active_mode", "required_mode"} | ({"reason"} if reason else set())
 
 
 def test_enforcer_filters_tools_by_name() -> None:

@@ -48,8 +48,7 @@ MODULES = {
     "handoffs": "Handoff",
     "orchestrator": "AgentSession AsyncOrchestrationSession MaxIterationsExceededError"
     " OrchestrationSession Orchestrator PermissionDeniedError TurnTimeoutError",
-    "permissions": "PermissionEnforcer PermissionMode PermissionOutcome PermissionPolicy"
-    " RolePermissionConfig",
+    "permissions": "PermissionEnforcer PermissionMode PermissionOutcome PermissionPolicy RolePermissionConfig",
     "persistence": "SqliteEventSink SqliteUsageSink",
     "policy_engine": "PhaseContext PolicyAction PolicyActionData PolicyCondition PolicyEngine PolicyRule",
     "quality_gate": "QualityGate QualityGateOutcome QualityLevel",
@@ -70,8 +69,7 @@ SUBMODULE_ONLY = {
     " AllAgentsComplete CostExceeded",
     "guardrails": "run_pre_checks run_post_checks",
     "retry_policy": "JitterMode _RECIPES",
-    "otel": "DEFAULT_PROVIDER_NAME OpenTelemetrySink OpenTelemetryUsageSink _OTEL_AVAILABLE"
-    " _OTEL_IMPORT_ERROR",
+    "otel": "DEFAULT_PROVIDER_NAME OpenTelemetrySink OpenTelemetryUsageSink _OTEL_AVAILABLE _OTEL_IMPORT_ERROR",
     "usage_tracking": "_resolve_pricing _warned_unpriced_models PRICING_TABLE",
     "checkpoint": "_new_id",
 }
@@ -94,8 +92,7 @@ SIGNATURES = {
     "OrchestrationSession.handoff_to": "self target_role reason context=None",
     "OrchestrationSession.fail": "self detail failure_class=*",
     "CircuitBreaker": "name failure_threshold=5 recovery_timeout_seconds=60.0 half_open_max_probes=1 clock=*",
-    "AsyncCircuitBreaker": "name failure_threshold=5 recovery_timeout_seconds=60.0 half_open_max_probes=1"
-    " clock=*",
+    "AsyncCircuitBreaker": "name failure_threshold=5 recovery_timeout_seconds=60.0 half_open_max_probes=1 clock=*",
     "TokenBucket": "name capacity refill_per_second clock=*",
     "TokenBucket.acquire": "self tokens=1.0 | timeout=None",
     "TokenBucket.try_acquire": "self tokens=1.0",
@@ -127,8 +124,7 @@ SIGNATURES = {
     "PermissionPolicy": "role_configs=None tool_requirements=None",
     "RolePermissionConfig": "role mode allowed_tools=None denied_tools=*",
     "PolicyRule": "name condition actions priority=50",
-    "Handoff": "source_role target_role phase reason context=* project_id=None target_worker_id=''"
-    " created_at=*",
+    "Handoff": "source_role target_role phase reason context=* project_id=None target_worker_id='' created_at=*",
     "GuardrailViolatedError": "outcome | guardrail role tool stage",
     "ManualClock": "start=1000.0 wall_start=None",
     "RecoveryRecipe": "scenario steps max_attempts escalation_policy step_retries=*",
@@ -210,9 +206,7 @@ def test_orchestrator_is_the_factory_itself() -> None:
 def test_session_fields_stand_in_their_order() -> None:
     shared = list(SESSION_FIELDS)
     sync = [field.name for field in dataclasses.fields(runtime.OrchestrationSession) if field.init]
-    asynchronous = [
-        field.name for field in dataclasses.fields(runtime.AsyncOrchestrationSession) if field.init
-    ]
+    asynchronous = [field.name for field in dataclasses.fields(runtime.AsyncOrchestrationSession) if field.init]
     assert sync == [*shared, "circuit_breaker", "rate_limiter"]
     assert asynchronous == [*shared, "circuit_breaker", "async_rate_limiter"]
 

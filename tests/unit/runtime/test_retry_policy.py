@@ -181,10 +181,7 @@ def chained(outer: Exception, inner: Exception, *, cause: bool, hide: bool = Fal
 
 
 def test_types_are_looked_for_along_the_chain() -> None:
-    assert (
-        classify_exception(chained(RuntimeError("x"), ConnectionResetError(), cause=True))
-        is F.PROVIDER_FAILURE
-    )
+    assert classify_exception(chained(RuntimeError("x"), ConnectionResetError(), cause=True)) is F.PROVIDER_FAILURE
     assert classify_exception(chained(RuntimeError("x"), TimeoutError(), cause=False)) is F.LLM_TIMEOUT
     hidden = chained(RuntimeError("x"), TimeoutError(), cause=False, hide=True)
     assert classify_exception(hidden) is F.LLM_ERROR

@@ -107,9 +107,7 @@ async def test_leaving_early_accounts_for_what_was_seen() -> None:
     saver = InMemorySaver()
     factory = AgentSession("r", "p", async_circuit_breaker=breaker, saver=saver)
     async with factory.asession(thread_id="t") as session:
-        async with session.arun_turn_stream(
-            closing, "m", estimate_usage=count, idempotency_key="k"
-        ) as stream:
+        async with session.arun_turn_stream(closing, "m", estimate_usage=count, idempotency_key="k") as stream:
             async for _ in stream:
                 assert breaker._probe_in_flight == 1
                 break
@@ -203,9 +201,7 @@ async def test_the_deadline_is_for_the_whole_stream() -> None:
 
 async def test_budgets_and_caps_hold_for_streams() -> None:
     register_pricing("m", ModelPricing(0, 1))
-    factory = AgentSession(
-        "r", "p", budget_usd=1.0, enforce_budget=True, max_iterations=1, saver=InMemorySaver()
-    )
+    factory = AgentSession("r", "p", budget_usd=1.0, enforce_budget=True, max_iterations=1, saver=InMemorySaver())
     async with factory.asession(thread_id="t") as session:
         seen = []
         with pytest.raises(BudgetExceededError):

@@ -92,9 +92,7 @@ def test_a_clean_session_starts_and_completes() -> None:
     assert names(session.events) == ["agent.started", "agent.completed"]
     assert ring.events == session.events
     assert [event.kind for event in session.worker.events] == ["initializing", "running", "completed"]
-    assert all(
-        (event.role, event.phase, event.project_id) == ("writer", "draft", None) for event in ring.events
-    )
+    assert all((event.role, event.phase, event.project_id) == ("writer", "draft", None) for event in ring.events)
 
 
 def test_an_exception_fails_the_session_and_travels_on(caplog: pytest.LogCaptureFixture) -> None:
@@ -550,9 +548,7 @@ def test_every_turn_of_a_thread_is_recorded(saver: Any) -> None:
 def test_a_key_is_replayed_without_side_effects(saver: Any) -> None:
     usages = RingBufferUsageSink()
     breaker = CircuitBreaker("b", failure_threshold=1)
-    factory = AgentSession(
-        "r", "p", saver=saver, usage_sink=usages, circuit_breaker=breaker, max_iterations=3
-    )
+    factory = AgentSession("r", "p", saver=saver, usage_sink=usages, circuit_breaker=breaker, max_iterations=3)
     with factory.session(thread_id="t") as session:
         live = session.run_turn(lambda: (1, None), "m", MILLION, idempotency_key="k")
     assert live == ((1, None), MILLION)

@@ -239,9 +239,7 @@ def test_conflicts_are_settled_as_asked() -> None:
 def test_prices_load_from_a_file_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "prices.json"
     path.write_text(
-        json.dumps(
-            {"models": {"M": {"input_per_million": 1, "output_per_million": 2, "cache_read_per_million": 3}}}
-        )
+        json.dumps({"models": {"M": {"input_per_million": 1, "output_per_million": 2, "cache_read_per_million": 3}}})
     )
     register_pricing("m", ModelPricing(9, 9))
     load_pricing_from_file(path)
