@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin
 PYTEST := $(RUN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help check format test all demo bench chaos property-long ci docs clean
+.PHONY: help check format test all demo bench bench-runtime chaos property-long ci docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -40,6 +40,9 @@ bench: $(VENV)/.ready ## measure; the figures' meaning is in docs/benchmarks.md
 	$(RUN)/python -m tests.benchmarks.latency
 	$(RUN)/python -m tests.benchmarks.concurrency
 	$(RUN)/python -m tests.benchmarks.goodput
+
+bench-runtime: $(VENV)/.ready ## what the in-process layer costs
+	$(RUN)/python -m tests.benchmarks.bench_runtime
 
 chaos: $(VENV)/.ready ## long fault runs: kill -9 of workers, coordinators, Redis
 	$(PYTEST) -m chaos --timeout 1800 tests

@@ -56,6 +56,8 @@ def test_a_command_line_that_would_fail_is_noticed(line: str) -> None:
 def test_python_blocks_type_check_against_the_package(tmp_path: Path) -> None:
     files = []
     for path in documents():
+        if path.name == "runtime.md":  # its blocks are run, one by one, by tests/acceptance/test_runtime_guide.py
+            continue
         if found := list(blocks("python", path)):
             module = tmp_path / f"{re.sub(r'[^a-z]', '_', name_of(path).lower())}.py"
             module.write_text("\n\n".join(f"# line {block.line}\n{block.code}" for block in found), "utf-8")
