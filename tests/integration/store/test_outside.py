@@ -179,6 +179,22 @@ def test_a_childs_end_while_its_parents_turn_runs_is_not_lost(desk: Desk) -> Non
     assert [entry.kind for entry in desk.claim().inbox] == ["child"]
 
 
+def test_a_turn_parked_for_a_child_goes_on_at_its_end(desk: Desk) -> None:
+    parent = desk.start("parent").run_id
+    grant = desk.claim()
+    desk.start("kid", thread="sub-agent-parent", role="editor", parent=parent)
+    desk.commit(grant, "park", when=after(600 * S), target="child")
+    desk.commit(desk.claim(role="editor"), "complete", body="42")
+    assert desk.see(parent).home == "ready"
+
+
+def test_a_booking_is_not_broken_by_a_message(desk: Desk) -> None:
+    run = desk.start().run_id
+    desk.commit(desk.claim(), "park", when=after(5 * S), target="model:m")
+    desk.steer(run)
+    assert desk.see(run).home == "due"
+
+
 def test_both_ends_of_a_retried_child_reach_its_parent(desk: Desk) -> None:
     _, kid = family(desk)
     desk.commit(desk.claim(role="editor"), "fail", body='{"type":"Failed"}')
