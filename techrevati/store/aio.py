@@ -102,56 +102,62 @@ class AsyncStore:
 
     async def _flush(self) -> None:
         wait = 0.02
+        batch: list[_Job] = []
         try:
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
                 try:
-                    await self._exchange(batch)
+                    await self._send(batch)
+                    await self._receive(batch)
                     wait = 0.02
                 except (*RETRIABLE, OSError) as error:
-                    self.failures += 1
                     await self._hang_up()
                     if isinstance(error, theirs.AuthenticationError):  # a kind of ConnectionError to redis-py
                         self._fail(batch, error)
                         continue
+                    self.failures += 1
                     self._queue.extendleft(reversed([job for job in batch if not job.future.done()]))
                     self._give_up(error)
                     await asyncio.sleep(wait)
                     wait = min(wait * 2, 1.0)
-                except theirs.RedisError as error:
+                except Exception as error:  # whatever it is, nobody may wait for ever
                     await self._hang_up()
                     self._fail(batch, error)
+        except BaseException as error:
+            self._fail([*batch, *self._queue], RuntimeError(f"the store's loop ended: {error!r}"))
+            self._queue.clear()
+            raise
         finally:
             self._flusher = None
 
-    async def _exchange(self, batch: list[_Job]) -> None:
+    async def _send(self, batch: list[_Job]) -> None:
         connection = self._connection
         if connection is None:
             connection = await self._connect()
         self.batches += 1
         self.calls += len(batch)
-        unknown: list[_Job] = []
         async with asyncio.timeout(self._timeout):
             await connection.send_packed_command(b"".join([job.data for job in batch]), check_health=False)
+
+    async def _receive(self, batch: list[_Job]) -> None:
+        connection = self._connection
+        assert connection is not None
+        async with asyncio.timeout(self._timeout):
             for job in batch:
                 try:
                     reply = await connection.read_response()
-                except theirs.NoScriptError:
-                    unknown.append(job)
+                except theirs.NoScriptError:  # flushed or new server: this one again, with its source
+                    assert job.call is not None
+                    job.data = pack(job.call, "" if self._now_us is None else str(self._now_us()), whole=True)
+                    self._queue.append(job)
                     continue
                 except theirs.ReadOnlyError:
                     raise  # a demoted primary: connect anew
                 except theirs.ResponseError as error:
-                    if not job.future.done():
-                        job.future.set_exception(translate(error, self.url, job.call.script if job.call else "command"))
+                    self._fail([job], error)
                     continue
                 if not job.future.done():
                     job.future.set_result(reply)
-        if unknown:  # flushed or new server: these again, with their sources
-            for job in unknown:
-                assert job.call is not None
-                job.data = pack(job.call, "" if self._now_us is None else str(self._now_us()), whole=True)
-            await self._exchange(unknown)
 
     async def _connect(self) -> AbstractConnection:
         if self._pool is None:
@@ -160,7 +166,7 @@ class AsyncStore:
                 decode_responses=True,
                 protocol=2,
                 socket_connect_timeout=5,
-                socket_timeout=None,  # one timeout per batch, in `_exchange`, not one per reply
+                socket_timeout=None,  # one timeout per batch, in `_receive`, not one per reply
                 retry=Retry(NoBackoff(), 0),
             )
         connection: AbstractConnection = self._pool.make_connection()
