@@ -120,7 +120,7 @@ class AsyncStore:
                     self._give_up(error)
                     await asyncio.sleep(wait)
                     wait = min(wait * 2, 1.0)
-                except Exception as error:  # whatever it is, nobody may wait for ever
+                except Exception as error:  # noqa: BLE001 - whatever it is, nobody may wait for ever
                     await self._hang_up()
                     self._fail(batch, error)
         except BaseException as error:
