@@ -1,8 +1,11 @@
 """Joining a fleet to Celery: the app of one role, with the engine in its sockets."""
 
+import logging
 from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from celery.signals import setup_logging
 
 from techrevati.fleet.celery_app import FleetCelery, make_celery
 from techrevati.fleet.ringing import ring_for, same_redis
@@ -10,6 +13,7 @@ from techrevati.fleet.settings import Settings
 from techrevati.fleet.tickets import capture_template
 from techrevati.fleet.watchdogs import WatchdogLimits
 from techrevati.fleet.worker import LoopHost, Template, WorkerRuntime
+from techrevati.telemetry.logs import configure
 
 if TYPE_CHECKING:
     from techrevati.fleet.fleet import Fleet
@@ -30,6 +34,7 @@ def make_app(fleet: "Fleet", role: str | None, seam: Callable[[str], None] | Non
     )
     if role is None:
         return app
+    own_logs(settings)
 
     def make() -> WorkerRuntime:
         return WorkerRuntime(
@@ -54,6 +59,16 @@ def make_app(fleet: "Fleet", role: str | None, seam: Callable[[str], None] | Non
 
         instrument_worker(fleet.name)
     return app
+
+
+def own_logs(settings: Settings) -> None:
+    """Have a worker log as every other process of the fleet does; ``-l`` and ``-f`` keep their meaning for Celery."""
+
+    def configure_logs(loglevel: int, logfile: str | None, **_: Any) -> None:
+        configure(settings.log_level, as_json=settings.log_json, path=logfile)
+        logging.getLogger("celery").setLevel(loglevel)
+
+    setup_logging.connect(configure_logs, weak=False, dispatch_uid="techrevati")
 
 
 def template_of(app: Any, settings: Settings) -> Template:

@@ -50,9 +50,9 @@ class Text(logging.Formatter):
         return f"{line} [{ids}]" if ids else line
 
 
-def configure(level: str, *, as_json: bool) -> None:
-    """Send this process's logs to standard error; an entry point calls it once."""
-    handler = logging.StreamHandler(sys.stderr)
+def configure(level: str, *, as_json: bool, path: str | None = None) -> None:
+    """Send this process's logs to standard error, or to a file; an entry point calls it once."""
+    handler = logging.FileHandler(path) if path else logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines() if as_json else Text())
     root = logging.getLogger()
     root.handlers[:] = [handler]
