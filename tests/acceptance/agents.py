@@ -77,7 +77,7 @@ class BadRequest(Exception):
 
 
 FAILURES: dict[str, Callable[[], Exception]] = {
-    "unknown": lambda: RuntimeError("it went wrong"),
+    "llm_error": lambda: RuntimeError("it went wrong"),
     "llm_timeout": lambda: TimeoutError("no answer"),
     "rate_limit": lambda: RateLimited("slow down"),
     "prompt_rejection": lambda: BadRequest("no such prompt"),

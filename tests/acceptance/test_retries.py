@@ -7,7 +7,7 @@ from techrevati.fleet.results import RunFailed
 from tests.acceptance.support import Cluster, eventually
 
 
-@pytest.mark.parametrize("failure", ["unknown", "llm_timeout", "rate_limit", "dependency_failed"])
+@pytest.mark.parametrize("failure", ["llm_error", "llm_timeout", "rate_limit", "dependency_failed"])
 def test_passing_failure_is_tried_again(client: Client, failure: str) -> None:
     run = client.start("flaky.alpha", {"class": failure, "times": 2})
     assert run.result(timeout=10) == {"failures": 2}
@@ -23,7 +23,7 @@ def test_lasting_failure_is_not_tried_again(client: Client) -> None:
 
 
 def test_spent_tries_are_a_dead_letter_that_retry_brings_back(cluster: Cluster, client: Client) -> None:
-    run = client.start("flaky.alpha", {"class": "unknown", "times": 99, "mended": "mended"})
+    run = client.start("flaky.alpha", {"class": "llm_error", "times": 99, "mended": "mended"})
     with pytest.raises(RunFailed, match="it went wrong"):
         run.result(timeout=10)
     assert run.status().error["tries"] == 3
@@ -36,7 +36,7 @@ def test_spent_tries_are_a_dead_letter_that_retry_brings_back(cluster: Cluster, 
 
 
 def test_backoff_grows(cluster: Cluster, client: Client) -> None:
-    run = client.start("flaky.alpha", {"class": "unknown", "times": 2})
+    run = client.start("flaky.alpha", {"class": "llm_error", "times": 2})
     run.result(timeout=10)
     first, second, third = [float(line.split()[3]) for line in cluster.told(f"flaky {run.id}")]
     assert second - first >= 0.025 and third - second >= 0.05
