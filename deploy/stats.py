@@ -7,6 +7,8 @@ It serves what the coordinators publish once a second; 503 while none does.
 
 import json
 import os
+import signal
+import sys
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -46,4 +48,5 @@ def serve(url: str, fleet: str, port: int = 8080) -> ThreadingHTTPServer:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # process 1 of a container has no default
     serve(load_settings().redis_url, os.environ["TECHREVATI_FLEET"]).serve_forever()
