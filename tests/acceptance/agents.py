@@ -276,5 +276,7 @@ def make_fleet(role: str, peer: str = "", *, settings: Settings | None = None) -
             function
         )
     fleet.agent(role, name=f"hasty.{role}", retry=Retry(tries=1), timeout=0.3)(hold)
+    # For fault runs: three kills that hit the same turn are chance there, not poison.
+    fleet.agent(role, name=f"hardy.{role}", retry=QUICK_RETRY, max_attempts=20)(count)
     fleet.model("paid", PaidModel())
     return fleet

@@ -1,0 +1,93 @@
+"""kill -9 of workers: at any moment, at the crash points, and while they only seem dead."""
+
+import signal
+import time
+
+import pytest
+
+from techrevati.fleet.tickets import send_ticket
+from tests.acceptance.agents import SEAMS, make_fleet
+from tests.acceptance.support import Cluster, eventually
+from tests.chaos.kills import Tally, busy, kill_workers, start, table, verify
+
+
+def rounds(cluster: Cluster, sessions: int, kills: int) -> None:
+    cluster.coordinator()
+    tally = kill_workers(cluster, sessions, kills)
+    limit = cluster.settings.lease_ttl + 1
+    print("\n" + table([("kill -9 of a worker mid-turn", tally)], limit))
+    assert len(tally.recoveries) >= kills * 2 // 3, "the kills missed"
+    assert tally.slowest <= limit
+
+
+def test_killed_workers_lose_nothing_and_double_nothing(cluster: Cluster) -> None:
+    rounds(cluster, sessions=30, kills=3)
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(600)
+def test_twenty_killed_workers_lose_nothing_and_double_nothing(cluster: Cluster) -> None:
+    rounds(cluster, sessions=100, kills=20)
+
+
+def test_death_at_a_crash_point_neither_loses_nor_doubles_a_turn(cluster: Cluster) -> None:
+    cluster.coordinator(wait=False)
+    client = cluster.client("alpha")
+    for seam in SEAMS:
+        runs = start(client, "alpha", 5)
+        cluster.arm(seam)
+        crashing = cluster.worker("alpha", wait=False)
+        crashing.wait_exit(20)
+        assert cluster.told(f"crash {seam}")
+        cluster.healthy()
+        other = cluster.worker("alpha")
+        verify(cluster, client, runs, Tally())
+        again = [line for line in cluster.told("count") if line.split()[3] != "1"]
+        assert again, "a turn was run again by its second attempt"
+        other.kill()
+
+
+def test_worker_that_only_seemed_dead_is_refused(cluster: Cluster) -> None:
+    """Stopped for longer than its lease, it comes back to turns that others have had."""
+    cluster.coordinator(wait=False)
+    client = cluster.client("alpha")
+    sleeper = cluster.worker("alpha")
+    runs = start(client, "alpha", 20)
+    busy(cluster, client, runs, 10)
+    sleeper.signal(signal.SIGSTOP)
+    cluster.worker("alpha")
+    eventually(
+        lambda: any("turn.expired" in {e.type for e in run.events(follow=False)} for run in runs), "leases expire"
+    )
+    time.sleep(0.3)  # others are at work on what it holds
+    sleeper.signal(signal.SIGCONT)
+    tally = Tally()
+    verify(cluster, client, runs, tally)
+    print(f"\n{tally.expired} leases expired, {tally.fenced} stale turns refused or stopped")
+    assert tally.fenced > 0
+
+
+def test_tickets_that_come_twice_claim_nothing_twice(cluster: Cluster) -> None:
+    cluster.coordinator(wait=False)
+    client = cluster.client("alpha")
+    cluster.worker("alpha", wait=False)
+    runs = start(client, "alpha", 10)
+    app = make_fleet("alpha", settings=cluster.settings).celery_for("alpha")
+    for number in range(100):
+        send_ticket(app, "alpha", number % cluster.partitions, ticket_id="twin")
+    app.close()
+    verify(cluster, client, runs, Tally())
+
+
+def test_lost_tickets_are_sent_again(cluster: Cluster) -> None:
+    cluster.coordinator(wait=False)
+    client = cluster.client("alpha")
+    worker = cluster.worker("alpha")
+    runs = start(client, "alpha", 10)
+    busy(cluster, client, runs, 5)
+    for _ in range(20):
+        with cluster.raw() as redis:
+            redis.delete("accept.role.alpha")
+        time.sleep(0.02)
+    verify(cluster, client, runs, Tally())
+    assert worker.alive

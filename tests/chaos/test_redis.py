@@ -1,0 +1,56 @@
+"""Redis goes away under load and comes back: nobody has to restart anything."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.support import Cluster, eventually
+from tests.chaos.kills import Tally, start, verify
+
+
+@pytest.mark.parametrize(
+    ("sig", "fsync"),
+    [
+        pytest.param(signal.SIGTERM, "everysec", marks=pytest.mark.chaos),
+        pytest.param(signal.SIGTERM, "always"),
+        pytest.param(signal.SIGKILL, "everysec"),
+        pytest.param(signal.SIGKILL, "always", marks=pytest.mark.chaos),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value.name,
+)
+def test_restart_under_load_loses_no_session(tmp_path: Path, sig: signal.Signals, fsync: str) -> None:
+    with Cluster(tmp_path, redis_options={"appendfsync": fsync}) as cluster:
+        try:
+            restart_under_load(cluster, sig)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{cluster.logs()}") from error
+
+
+def restart_under_load(cluster: Cluster, sig: signal.Signals, *, restarts: int = 1) -> None:
+    cluster.coordinator(wait=False)
+    client = cluster.client("alpha")
+    workers = [cluster.worker("alpha", wait=False) for _ in range(2)]
+    for worker in workers:
+        cluster.wait_worker(worker)
+    runs = start(client, "alpha", 60)
+    time.sleep(1.2)  # everysec: what was accepted longer ago than this is on the disk
+    for _ in range(restarts):
+        done = len(cluster.told("count"))
+        went = time.monotonic()
+        cluster.redis.restart(sig=sig)
+        back = time.monotonic()
+        eventually(lambda done=done: len(cluster.told("count")) > done + 4, "turns begin again", 20)  # type: ignore[misc]
+        print(f"\nRedis was away for {back - went:.2f} s; turns began again {time.monotonic() - back:.2f} s later")
+        cluster.healthy()
+    tally = Tally()
+    verify(cluster, client, runs, tally)
+    assert all(worker.alive for worker in workers), "the same workers went on"
+    print(f"{tally.expired} leases expired, {tally.fenced} stale turns refused or stopped")
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(300)
+def test_five_restarts_in_a_row(cluster: Cluster) -> None:
+    restart_under_load(cluster, signal.SIGTERM, restarts=5)
