@@ -121,7 +121,7 @@ class PartitionKeys:
 
     @property
     def sweeper(self) -> str:
-        """String: which coordinator sweeps this partition."""
+        """Hash: which coordinator sweeps this partition."""
         return f"sweeper:{self.tag}"
 
     @property
