@@ -37,7 +37,7 @@ local function finish(r, status, by, field, value)
   need(r, 'idem', 'parent', 'inbox_n', 'kids', 'deadline')
   local routing = r.home == 'routes' or (r.home == 'due' and r.token == '' and r.why == 'route')
   leave(r)
-  put(r, 'home', '', 'status', status, 'token', '', 'why', '', 'until', '', 'ended', f0(NOW), field, value)
+  put(r, 'home', '', 'status', status, 'token', '', 'why', '', 'until', '', 'ended', NOWS, field, value)
   if routing then put(r, 'resume', 'routes') end
   if field == 'output' then event(r, by, 'run.' .. status) else event(r, by, 'run.' .. status, field, value) end
   if r.deadline ~= '' then call('ZREM', DEADLINES, r.id) end
@@ -107,7 +107,7 @@ stop = function(r, reason, grace)
     finish(r, 'cancelled', '-', 'reason', reason)
   elseif r.cancel == '' then
     leave(r)
-    put(r, 'cancel', reason, 'cancel_by', f0(NOW))
+    put(r, 'cancel', reason, 'cancel_by', NOWS)
     due_add(r, NOW, 'cancel')
   end
 end

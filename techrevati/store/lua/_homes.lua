@@ -84,7 +84,7 @@ end
 -- Stand in `routes`, and wake a coordinator.  Its list is bounded: an entry says only "look".
 local function routes_add(r)
   put(r, 'home', 'routes', 'status', 'waiting', 'why', 'handoff', 'until', '')
-  call('ZADD', ROUTES, f0(NOW), r.id)
+  call('ZADD', ROUTES, NOWS, r.id)
   local fleet, part = fleet_of()
   local bell = fleet .. '.coordinator'
   local rung = redis.pcall('LLEN', bell)            -- on a cluster it lies elsewhere: there coordinators poll

@@ -4,7 +4,7 @@ local TAG = string.sub(KEYS[1], 7)                  -- KEYS[1] is "clock:{fleet:
 local DUE, ROUTES, DEADLINES = 'due:' .. TAG, 'routes:' .. TAG, 'deadlines:' .. TAG
 local MID = ':' .. TAG .. ':'
 local call, max, min = redis.call, math.max, math.min
-local NOW, RUN_TTL, THREAD_TTL                      -- us, ms, ms
+local NOW, NOWS, RUN_TTL, THREAD_TTL                -- us, the same as text, ms, ms
 
 local function K(kind, id) return kind .. MID .. id end
 local function f0(n)                                -- `..` is exact to 14 digits, %.0f to 2^53
@@ -25,9 +25,10 @@ local function enter(proto, given)
     NOW = t[1] * 1000000 + t[2]
   end
   if before > NOW then NOW = before end
+  NOWS = f0(NOW)
   RUN_TTL = tonumber(part[3]) or 604800000          -- 7 days
   THREAD_TTL = tonumber(part[4]) or 2592000000      -- 30 days
-  if NOW >= before + 10000 then call('HSET', KEYS[1], 'us', f0(NOW)) end
+  if NOW >= before + 10000 then call('HSET', KEYS[1], 'us', NOWS) end
 end
 
 -- "+5000000" is from now, "=17..." is absolute, "" is none; all in us.
@@ -37,12 +38,14 @@ local function when(text)
   if sign == '=' then return tonumber(rest) end
 end
 
--- A record that is read when asked and written at `reply`.
+-- A record that is read when asked and written at `reply`; what stays as it was is not written.
 local function put(record, field, value, ...)
-  record[field] = value
-  local dirty = record.dirty
-  local n = #dirty
-  dirty[n + 1], dirty[n + 2] = field, value
+  if rawget(record, field) ~= value then
+    record[field] = value
+    local dirty = record.dirty
+    local n = #dirty
+    dirty[n + 1], dirty[n + 2] = field, value
+  end
   if ... then return put(record, ...) end
 end
 
@@ -57,14 +60,15 @@ local function run_of(id)
   local r = RUNS[id]
   if r ~= nil then return r or nil end
   local v = call('HMGET', K('run', id), 'tenant', 'thread', 'role', 'home', 'token', 'turn', 'seq', 'score', 'attempt',
-    'maxa', 'wakes', 'cancel', 'j', 'counted')
+    'maxa', 'wakes', 'cancel', 'j', 'counted', 'status', 'why', 'until', 'fails')
   if not v[1] then
     RUNS[id] = false
     return nil
   end
   r = setmetatable({ id = id, dirty = {}, tenant = v[1], thread = v[2] or '', role = v[3] or '', home = v[4] or '',
     token = v[5] or '', turn = v[6] or '', seq = v[7] or '', score = v[8] or '', attempt = v[9] or '',
-    maxa = v[10] or '', wakes = v[11] or '', cancel = v[12] or '', j = v[13] or '', counted = v[14] or '' }, LAZY)
+    maxa = v[10] or '', wakes = v[11] or '', cancel = v[12] or '', j = v[13] or '', counted = v[14] or '',
+    status = v[15] or '', why = v[16] or '', ['until'] = v[17] or '', fails = v[18] or '' }, LAZY)
   RUNS[id], ORDER[#ORDER + 1] = r, r
   return r
 end
@@ -108,6 +112,8 @@ local function account(role)
     'template')
   a = { role = role, out = num(v[1]), ready = num(v[2]), last = num(v[3]), window = num(v[4]), v = num(v[5]),
     patience = num(v[6]), since = num(v[7]), n = num(v[8]), cap = tonumber(v[9] or nil), template = v[10] }
+  a.was = { out = v[1] and a.out, ready = v[2] and a.ready, last = v[3] and a.last, patience = v[6] and a.patience,
+    n = v[8] and a.n }
   if not v[2] then call('SADD', 'roles:' .. TAG, role) end
   ACCOUNTS[role] = a
   return a
@@ -117,7 +123,7 @@ end
 local function event(r, by, kind, ...)
   put(r, 'seq', f0(num(r.seq) + 1))
   r.woken = r.seq
-  call('XADD', K('events', r.id), 'MAXLEN', '~', 10000, r.seq .. '-0', 'type', kind, 'at', f0(NOW), 'c', by, ...)
+  call('XADD', K('events', r.id), 'MAXLEN', '~', 10000, r.seq .. '-0', 'type', kind, 'at', NOWS, 'c', by, ...)
 end
 local function by_of(token) return string.sub(token, -8) end
 
@@ -133,8 +139,14 @@ local function reply(code, ...)
   end
   for _, a in pairs(ACCOUNTS) do
     if a.dirty then
-      call('HSET', K('tickets', a.role), 'out', f0(a.out), 'ready', f0(a.ready), 'last', f0(a.last), 'v', fl(a.v),
-        'patience', f0(a.patience), 'since', f0(a.since), 'n', f0(a.n))
+      local changed = { 'v', fl(a.v), 'since', f0(a.since) }
+      for field, was in pairs(a.was) do
+        if a[field] ~= was then
+          changed[#changed + 1] = field
+          changed[#changed + 1] = f0(a[field])
+        end
+      end
+      call('HSET', K('tickets', a.role), unpack(changed))
     end
   end
   return { code, WANTED, ... }

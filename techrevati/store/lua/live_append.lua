@@ -23,7 +23,7 @@ local of, batch = string.match(r.lb, '^(%S+) (%d+)$')
 if of == token and tonumber(ARGV[7]) <= tonumber(batch) then return { 0, {}, r.seq, f0(n) } end
 for i = 8, #ARGV, 2 do
   n = n + 1
-  call('XADD', K('live', r.id), 'MAXLEN', '~', ARGV[5], r.seq .. '-' .. f0(n), 'type', ARGV[i], 'at', f0(NOW),
+  call('XADD', K('live', r.id), 'MAXLEN', '~', ARGV[5], r.seq .. '-' .. f0(n), 'type', ARGV[i], 'at', NOWS,
     'c', by_of(token), 'attempt', f0(num(r.attempt) + 1), 'data', ARGV[i + 1])
 end
 call('PEXPIRE', K('live', r.id), ARGV[6])

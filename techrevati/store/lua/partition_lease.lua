@@ -15,7 +15,7 @@ local held = call('HMGET', key, 'holder', 'until')
 if held[1] and held[1] ~= ARGV[3] and tonumber(held[2]) > NOW then return { 0, {}, held[1], held[2] } end
 if ARGV[4] == '0' then
   if held[1] == ARGV[3] then call('DEL', key) end
-  return { 1, {}, f0(NOW) }
+  return { 1, {}, NOWS }
 end
 local until_ = f0(NOW + tonumber(ARGV[4]))
 call('HSET', key, 'holder', ARGV[3], 'until', until_)

@@ -42,7 +42,7 @@ if parent_id ~= '' then
 end
 
 local r = run_new(id)
-r.tenant, r.thread = ARGV[4], ARGV[5]
+put(r, 'tenant', ARGV[4], 'thread', ARGV[5])
 local t = thread_of(r)
 local active = t.active ~= '' and run_of(t.active)
 local waits = active and active.home == 'due' and active.token == '' and active.why == 'decision' and ARGV[9] == '1'
@@ -54,11 +54,11 @@ end
 
 if t.version == '' then
   put(t, 'version', '0', 'n', '0', 'spans', '0:', 'bytes', '0', 'full', '0', 'since', '0', 'fence', '0',
-    'tenant', r.tenant, 'id', r.thread, 'created', f0(NOW))
+    'tenant', r.tenant, 'id', r.thread, 'created', NOWS)
 end
-local made = { 'tenant', r.tenant, 'thread', r.thread, 'role', ARGV[6], 'agent', ARGV[7], 'turn', '1', 'attempt', '0',
+local made = { 'role', ARGV[6], 'agent', ARGV[7], 'turn', '1', 'attempt', '0',
   'fails', '0', 'hops', '0', 'seq', '0', 'wakes', '0', 'priority', ARGV[14], 'maxa', ARGV[15], 'parent', parent_id,
-  'idem', idem, 'created', f0(NOW), 'token', '', 'next_at', '' }
+  'idem', idem, 'created', NOWS, 'token', '', 'next_at', '' }
 for i = 1, #made, 2 do put(r, made[i], made[i + 1]) end
 for i = 18, #ARGV, 2 do put(r, ARGV[i], ARGV[i + 1]) end
 local begin, deadline = when(ARGV[12]), when(ARGV[13])
@@ -67,7 +67,7 @@ if deadline then
   put(r, 'deadline', f0(deadline))
   call('ZADD', DEADLINES, f0(deadline), id)
 end
-call('ZADD', 'runs:' .. TAG, f0(NOW), id)
+call('ZADD', 'runs:' .. TAG, NOWS, id)
 if idem ~= '' then call('SET', K('idem', idem), id .. ' ' .. digest) end
 if parent_id ~= '' then
   call('SADD', K('kids', parent_id), id)

@@ -54,7 +54,7 @@ local function decide_expired(r)
   end
 end
 
-for _, id in ipairs(call('ZRANGEBYSCORE', DUE, '-inf', f0(NOW), 'LIMIT', 0, limit)) do
+for _, id in ipairs(call('ZRANGEBYSCORE', DUE, '-inf', NOWS, 'LIMIT', 0, limit)) do
   local r = run_of(id)
   if not r then call('ZREM', DUE, id)
   elseif r.home == 'due' then                       -- a sibling's end may have moved it in this very call
@@ -78,7 +78,7 @@ for _, id in ipairs(call('ZRANGEBYSCORE', DUE, '-inf', f0(NOW), 'LIMIT', 0, limi
   end
 end
 
-for _, id in ipairs(call('ZRANGEBYSCORE', DEADLINES, '-inf', f0(NOW), 'LIMIT', 0, limit)) do
+for _, id in ipairs(call('ZRANGEBYSCORE', DEADLINES, '-inf', NOWS, 'LIMIT', 0, limit)) do
   local r = run_of(id)
   if r and not terminal(r) then
     moved = moved + 1
@@ -87,7 +87,7 @@ for _, id in ipairs(call('ZRANGEBYSCORE', DEADLINES, '-inf', f0(NOW), 'LIMIT', 0
   call('ZREM', DEADLINES, id)
 end
 
-for _, id in ipairs(call('ZRANGEBYSCORE', 'ended:' .. TAG, '-inf', f0(NOW), 'LIMIT', 0, limit)) do
+for _, id in ipairs(call('ZRANGEBYSCORE', 'ended:' .. TAG, '-inf', NOWS, 'LIMIT', 0, limit)) do
   call('ZREM', 'ended:' .. TAG, id)
   call('ZREM', 'runs:' .. TAG, id)
 end
