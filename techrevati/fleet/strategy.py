@@ -36,7 +36,7 @@ _GUARDED = ("expires", "stamped_headers")
 
 
 @lru_cache(maxsize=4096)
-def _decoded(body: bytes) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
+def _decoded(body: bytes | str) -> tuple[tuple[Any, ...], dict[str, Any], dict[str, Any]]:
     # Tickets of one (role, partition) share their body to the byte.  Arguments are passed on as
     # * and **, so the cached containers are never handed out.
     args, kwargs, embed = decode(body)
@@ -176,7 +176,8 @@ def ticket_strategy(task: Any, app: Any, consumer: Any) -> Any:
             message.reject_log_error(log, connection_errors, requeue=True)
             return
         if message.content_type == "application/json":
-            args, kwargs, embed = _decoded(bytes(message.body))
+            body = message.body  # text from amqp, a buffer from Redis
+            args, kwargs, embed = _decoded(body if isinstance(body, str) else bytes(body))
         else:
             args, kwargs, embed = loads(message.body, message.content_type, message.content_encoding, accept=accept)
         if name := (embed and refused(embed)) or refused(headers):
