@@ -2,7 +2,7 @@
 
     Cluster ── EmbeddedRedis of its own
        ├── worker("alpha")      celery -A tests.acceptance.worker worker, in its own process group
-       ├── coordinator()        python -m tests.acceptance.coordinator
+       ├── coordinator()        techrevati coordinator --fleet accept
        └── client("alpha")      declares that role's agents, as an application would
 
 Everything dies with the cluster; the logs of a cluster are in its directory, and end up in the failure.
@@ -170,7 +170,9 @@ class Cluster:
         process.wait_log(f" serves {process.name.removeprefix('worker-')} in ")
 
     def coordinator(self, *, wait: bool = True, env: Mapping[str, str] | None = None) -> Process:
-        process = self.spawn("coordinator", [sys.executable, "-m", "tests.acceptance.coordinator"], env or {})
+        process = self.spawn(
+            "coordinator", [sys.executable, "-m", "techrevati.cli", "coordinator", "--fleet", FLEET], env or {}
+        )
         if wait:
             process.wait_log("sweeps partitions", 20)
         return process
