@@ -3,11 +3,13 @@
 import logging
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from celery.signals import setup_logging
 
+from techrevati.fleet.agents import Agent
 from techrevati.fleet.celery_app import FleetCelery, make_celery
+from techrevati.fleet.models import Models
 from techrevati.fleet.ringing import ring_for, same_redis
 from techrevati.fleet.settings import Settings
 from techrevati.fleet.tickets import capture_template
@@ -15,11 +17,19 @@ from techrevati.fleet.watchdogs import WatchdogLimits
 from techrevati.fleet.worker import LoopHost, Template, WorkerRuntime
 from techrevati.telemetry.logs import configure
 
-if TYPE_CHECKING:
-    from techrevati.fleet.fleet import Fleet
+
+class Declared(Protocol):
+    """What is served: a `Fleet`, seen from below."""
+
+    name: str
+    agents: dict[str, Agent]
+    models: Models
+
+    @property
+    def settings(self) -> Settings: ...
 
 
-def make_app(fleet: "Fleet", role: str | None, seam: Callable[[str], None] | None = None) -> FleetCelery:
+def make_app(fleet: Declared, role: str | None, seam: Callable[[str], None] | None = None) -> FleetCelery:
     """Build the Celery app of a role (or of none: it only sends)."""
     settings = fleet.settings
     app = make_celery(
