@@ -25,6 +25,8 @@ from techrevati.store.wire import RETRIABLE, Ring, pack, pack_command, rung, saf
 T = TypeVar("T")
 
 BATCH = 128
+BUSY, GATHER = 4, 0.001
+"""After a batch of so many calls, let the next gather for so long (s): fewer packets, and fewer AOF writes."""
 
 
 class _Job:
@@ -110,6 +112,8 @@ class AsyncStore:
                     await self._send(batch)
                     await self._receive(batch)
                     wait = 0.02
+                    if len(batch) >= BUSY and len(self._queue) < BATCH // 4:
+                        await asyncio.sleep(GATHER)
                 except (*RETRIABLE, OSError) as error:
                     await self._hang_up()
                     if isinstance(error, theirs.AuthenticationError):  # a kind of ConnectionError to redis-py
