@@ -49,8 +49,8 @@ class Tally:
         return max((one.last for one in self.recoveries), default=0.0)
 
 
-def start(client: Client, role: str, sessions: int) -> list[Run]:
-    job = {"turns": TURNS, "seconds": SECONDS}
+def start(client: Client, role: str, sessions: int, turns: int = TURNS) -> list[Run]:
+    job = {"turns": turns, "seconds": SECONDS}
     return client.start_many([{"agent": f"hardy.{role}", "input": job} for _ in range(sessions)])
 
 
@@ -133,6 +133,8 @@ def kill_workers(
     for _ in range(kills):
         if all(run.status().status.is_terminal for run in runs[-8:]):
             runs += start(client, role, sessions)
+        for worker in alive:  # what is measured is the lease, not how fast a process comes up
+            cluster.wait_worker(worker)
         busy(cluster, client, runs, min(4, sessions))
         victim = alive.pop(draw.randrange(len(alive)))
         victim.kill()

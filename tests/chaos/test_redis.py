@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance.support import Cluster, eventually
-from tests.chaos.kills import Tally, start, verify
+from tests.chaos.kills import TURNS, Tally, start, verify
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,8 @@ def restart_under_load(cluster: Cluster, sig: signal.Signals, *, restarts: int =
     workers = [cluster.worker("alpha", wait=False) for _ in range(2)]
     for worker in workers:
         cluster.wait_worker(worker)
-    runs = start(client, "alpha", 60)
+    turns = TURNS * (1 + 2 * restarts)  # enough for every restart to hit some
+    runs = start(client, "alpha", 40, turns)
     time.sleep(1.2)  # everysec: what was accepted longer ago than this is on the disk
     for _ in range(restarts):
         done = len(cluster.told("count"))
@@ -45,7 +46,7 @@ def restart_under_load(cluster: Cluster, sig: signal.Signals, *, restarts: int =
         print(f"\nRedis was away for {back - went:.2f} s; turns began again {time.monotonic() - back:.2f} s later")
         cluster.healthy()
     tally = Tally()
-    verify(cluster, client, runs, tally)
+    verify(cluster, client, runs, tally, turns)
     assert all(worker.alive for worker in workers), "the same workers went on"
     print(f"{tally.expired} leases expired, {tally.fenced} stale turns refused or stopped")
 
