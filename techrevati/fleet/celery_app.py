@@ -7,6 +7,7 @@ make_celery("newsroom", broker_url=…, role="writer") ─▶ celery -A workers.
 # kombu says it is typed, and most of its functions are not.
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import celery
@@ -19,6 +20,9 @@ from techrevati.fleet.loop_thread import LoopService
 from techrevati.fleet.tickets import Serve, ServeSync, TicketTask, role_queue
 from techrevati.fleet.transport import BATCHED
 from techrevati.fleet.watchdogs import WatchdogLimits
+
+LOOK_AGAIN = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 3.0}
+"""Seconds between attempts to reach a broker that went away."""
 
 
 class FleetCelery(celery.Celery):  # type: ignore[misc]  # celery is untyped
@@ -52,8 +56,12 @@ class FleetCelery(celery.Celery):  # type: ignore[misc]  # celery is untyped
         return self.subclass_with_self("techrevati.fleet.celery_worker:FleetWorker")
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Connection:
-        """Open the consuming connection with the transport that pops in batches."""
+        """Open the consuming connection: with the transport that pops in batches, and soon after a loss.
+
+        A broker that restarts is back within a second; kombu looks after two at the earliest.
+        """
         connection: Connection = super().connection_for_read(url, **options)
+        connection.ensure_connection = partial(connection.ensure_connection, **LOOK_AGAIN)  # type: ignore[method-assign]
         connection.transport_cls = BATCHED.get(connection.transport_cls, connection.transport_cls)
         return connection
 
