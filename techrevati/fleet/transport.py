@@ -9,6 +9,7 @@ publishing, declaring and restoring are kombu's.
 # mypy: disallow-untyped-calls=False
 # kombu says it is typed, and most of its functions are not.
 
+import logging
 from collections.abc import Callable
 from queue import Empty
 from time import monotonic
@@ -20,6 +21,8 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from msgspec import DecodeError
 from msgspec.json import decode
+
+log = logging.getLogger(__name__)
 
 # Enough to spread the cost of a loop turn (16: 78 us a ticket, 32: 50, 64: 58 on two cores); few enough
 # that sibling workers share a burst.
@@ -53,10 +56,27 @@ class _PlainMessage(virtual.Message):
         return message
 
 
+class _TicketQoS(virtual.QoS):
+    """What was delivered and not acknowledged, as kombu keeps it where the broker does not."""
+
+    def restore_unacked(self) -> list[Any]:
+        """Put tickets back; those a lost connection cannot take are let go, not dumped into a file per reconnect."""
+        lost: list[Any] = super().restore_unacked()
+        if lost:
+            log.warning("%d tickets not put back, the sweep sends them again: %r", len(lost), lost[0][0])
+        return []
+
+
 class _Batched:
     """The read side of a channel; mixed into kombu's two Redis channels."""
 
     Message = _PlainMessage
+    QoS: Any
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        if self.QoS is virtual.QoS:  # kombu's choice without ack emulation
+            self.QoS = _TicketQoS
 
     # Set by a worker step: how many tickets the pool could start now.
     free_places: Callable[[], int] | None = None
