@@ -48,6 +48,7 @@ def restart_under_load(cluster: Cluster, sig: signal.Signals, *, restarts: int =
     tally = Tally()
     verify(cluster, client, runs, tally, turns)
     assert all(worker.alive for worker in workers), "the same workers went on"
+    assert not any("EMERGENCY DUMP" in worker.log() for worker in workers), "kombu left a file behind"
     print(f"{tally.expired} leases expired, {tally.fenced} stale turns refused or stopped")
 
 
