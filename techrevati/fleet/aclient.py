@@ -6,6 +6,8 @@ async for event in run.events(): ...
 
 import asyncio
 import contextlib
+import itertools
+import random
 import time
 from collections.abc import AsyncIterator, Sequence
 from types import TracebackType
@@ -123,6 +125,8 @@ class AsyncClient:
         self._declared = list(cards)
         self._cards: dict[str, Card] = {}
         self._partitions = 0
+        # From anywhere, so that clients that start one run each do not all begin with partition 0.
+        self._turns = itertools.count(random.randrange(4096))
 
     async def open(self) -> int:
         """Give how many partitions the fleet has; read (or pinned) once."""
@@ -144,7 +148,7 @@ class AsyncClient:
     async def start_many(self, starts: Sequence[Start]) -> list[AsyncRun]:
         partitions = await self.open()
         known = await self.cards(*(one["agent"] for one in starts))
-        built = [start_call(self.fleet, partitions, self.settings, known, one) for one in starts]
+        built = [start_call(self.fleet, partitions, self.settings, known, one, next(self._turns)) for one in starts]
         started = await asyncio.gather(*(self.store.run(call) for call in built))
         return [AsyncRun(self, one.run_id, created=one.created) for one in started]
 

@@ -3,6 +3,8 @@
 Client(url, fleet="newsroom").start("writer", {...}) ──▶ Run ──▶ events, result
 """
 
+import itertools
+import random
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
@@ -143,6 +145,8 @@ class Client:
         self._declared = list(cards)
         self._cards: dict[str, Card] = {}
         self._partitions = 0
+        # From anywhere, so that clients that start one run each do not all begin with partition 0.
+        self._turns = itertools.count(random.randrange(4096))
 
     @property
     def partitions(self) -> int:
@@ -178,7 +182,7 @@ class Client:
         """Start many runs, a round trip per hundred; all are checked before the first is sent."""
         partitions = self.partitions
         known = self.cards(*(one["agent"] for one in starts))
-        built = [start_call(self.fleet, partitions, self.settings, known, one) for one in starts]
+        built = [start_call(self.fleet, partitions, self.settings, known, one, next(self._turns)) for one in starts]
         runs: list[Run] = []
         for first in range(0, len(built), CHUNK):
             chunk = built[first : first + CHUNK]

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -61,6 +62,7 @@ def collect_less() -> None:
     What imports made is frozen, and young objects are collected by the 20,000 instead of the 700: about a
     sixth of a busy worker's CPU (docs/decisions/0004).
     """
+    sys.setswitchinterval(0.001)
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)

@@ -58,7 +58,10 @@ def _json(fields: Mapping[str, str], name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """One run as the store knows it; times are seconds since the epoch."""
+    """One run as the store knows it; times are seconds since the epoch.
+
+    `turn` is the turn it is in or waits for; of a completed or failed run, the last it committed.
+    """
 
     run_id: str
     thread_id: str
@@ -94,15 +97,17 @@ class RunRecord:
 
     @classmethod
     def parse(cls, run_id: str, fields: Mapping[str, str]) -> "RunRecord":
+        status = Status(fields.get("status", "queued"))
+        over = status in (Status.COMPLETED, Status.FAILED)
         return cls(
             run_id=run_id,
             thread_id=fields.get("thread", ""),
             tenant=fields.get("tenant", ""),
             agent=fields.get("agent", ""),
             role=fields.get("role", ""),
-            status=Status(fields.get("status", "queued")),
+            status=status,
             home=fields.get("home", ""),
-            turn=_int(fields, "turn"),
+            turn=_int(fields, "turn") - over,
             attempt=_int(fields, "attempt"),
             failures=_int(fields, "fails"),
             hops=_int(fields, "hops"),
