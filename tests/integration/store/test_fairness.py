@@ -68,12 +68,24 @@ def test_metered_cost_is_charged_at_the_commit(desk: Desk) -> None:
 
 def test_the_oldest_session_is_finished_first(desk: Desk) -> None:
     old = desk.start(thread="old").run_id
-    desk.wait(1)
+    desk.wait(5)
     desk.start(thread="new")
     for _ in range(3):
         grant = desk.claim()
         assert grant.run_id == old
         desk.commit(grant)
+
+
+def test_sessions_of_one_burst_take_turns(desk: Desk) -> None:
+    desk.wait(5 - desk.now % 5_000_000 / 1e6)  # at the beginning of five seconds
+    burst = [desk.start(f"run-{number}", thread=f"t{number}").run_id for number in range(3)]
+    seen = []
+    for _ in range(6):
+        grant = desk.claim()
+        seen.append(grant.run_id)
+        desk.wait(0.1)
+        desk.commit(grant)
+    assert seen == burst * 2
 
 
 def test_a_priority_is_thirty_seconds_of_waiting(desk: Desk) -> None:

@@ -177,7 +177,7 @@ def test_release_park_and_commit_count_no_attempt(desk: Desk) -> None:
 
 def test_release_keeps_the_place(desk: Desk) -> None:
     first = desk.start(thread="t1").run_id
-    desk.wait(1)
+    desk.wait(5)
     desk.start(thread="t2")
     desk.wait(1)
     grant = desk.claim()
