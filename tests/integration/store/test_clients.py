@@ -183,8 +183,8 @@ async def test_a_wrong_password_is_denied_at_once(fleet_name: str) -> None:
         ("redis://:secret@host:1/0", "redis://:***@host:1/0"),
         ("rediss://user:se%40cret@host:1/0?x=1", "rediss://user:***@host:1/0?x=1"),
         ("redis://user:se@cret@host/0", "redis://user:***@host/0"),
-        ("unix:///tmp/redis.sock?db=0", "unix:///tmp/redis.sock?db=0"),
-        ("unix:///tmp/redis.sock?db=0&password=secret", "unix:///tmp/redis.sock?db=0&password=***"),
+        ("unix:///run/redis.sock?db=0", "unix:///run/redis.sock?db=0"),
+        ("unix:///run/redis.sock?db=0&password=secret", "unix:///run/redis.sock?db=0&password=***"),
     ],
 )
 def test_a_shown_url_hides_the_password(url: str, shown: str) -> None:
