@@ -67,6 +67,9 @@ def decide(
     `places` holds the live places of each role's pool.
     """
     source, target = cards.get(standing.source), cards.get(standing.target)
+    if target is None and source is not None and standing.target in source.handoffs:
+        # Its declaration says that there will be one: in a roll-out the pools come up in any order.
+        return Wait(limits.look_again, f"no worker has declared agent {standing.target!r} yet")
     if target is None:
         return Refuse(
             "UnknownRole",

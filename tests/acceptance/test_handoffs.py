@@ -65,6 +65,22 @@ def test_handoff_to_an_empty_pool_waits_visibly_until_it_starts(cluster: Cluster
     assert run.result(timeout=10) == ["relay.early", "relay.late"]
 
 
+def test_handoff_in_a_roll_out_waits_for_an_agent_that_nobody_has_declared_yet(private: Cluster) -> None:
+    private.coordinator(wait=False)
+    private.worker("alpha", peer="beta")
+    run = private.client("alpha", peer="beta").start("relay.alpha", {"hops": 1})
+
+    def waits() -> bool:
+        record = run.status()
+        said = f"{record.why} {record.detail}"
+        return record.status == "waiting" and "no worker has declared agent 'relay.beta' yet" in said
+
+    eventually(waits, f"it waits for the agent: {run.status()}")
+    private.healthy()
+    private.worker("beta", peer="alpha")
+    assert run.result(timeout=10) == ["relay.alpha", "relay.beta"]
+
+
 def test_start_for_an_empty_pool_waits_until_it_starts(cluster: Cluster) -> None:
     run = cluster.client("empty").start("count.empty", {"turns": 2})
     assert run.status().status == "queued"

@@ -36,6 +36,11 @@ def test_undeclared_target_is_refused_with_those_that_are() -> None:
     assert "checker, editor, writer" in refused.message
 
 
+def test_target_that_its_source_declares_is_waited_for_until_its_pool_came_up() -> None:
+    cards = {"writer": CARDS["writer"]}
+    assert decide(standing("editor"), cards, ALIVE) == Wait(1.0, "no worker has declared agent 'editor' yet")
+
+
 def test_target_outside_the_handoffs_is_refused_with_the_fix() -> None:
     refused = decide(standing("checker", source="editor", trail=("writer", "editor")), CARDS, ALIVE)
     assert refused == Refuse(
