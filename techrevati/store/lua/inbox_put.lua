@@ -1,5 +1,5 @@
 -- inbox_put: hand something from outside to a run: a decision, a steering message.
--- Twin: techrevati.store.twin.scripts.inbox_put
+-- Twin: techrevati.store.twin.outside.inbox_put
 -- include: _unit _homes _finish
 --
 -- KEYS[1]  clock      the partition

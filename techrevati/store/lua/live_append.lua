@@ -1,5 +1,5 @@
 -- live_append: add deltas that may be dropped, but never misplaced or doubled, behind the last durable event.
--- Twin: techrevati.store.twin.scripts.live_append
+-- Twin: techrevati.store.twin.lease.live_append
 -- include: _unit
 --
 -- KEYS[1]  clock      the partition

@@ -1,5 +1,5 @@
 -- partition_lease: one coordinator sweeps a partition; its lease runs out with it.
--- Twin: techrevati.store.twin.scripts.partition_lease
+-- Twin: techrevati.store.twin.coordinate.partition_lease
 -- include: _unit
 --
 -- KEYS[1]  clock      the partition

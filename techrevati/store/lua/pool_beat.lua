@@ -1,5 +1,5 @@
 -- pool_beat: a worker says it lives: places, ticket template; the role's window follows.
--- Twin: techrevati.store.twin.scripts.pool_beat
+-- Twin: techrevati.store.twin.coordinate.pool_beat
 -- include: _unit _homes
 --
 -- KEYS[1]  clock      the partition

@@ -1,5 +1,5 @@
 -- run_cancel: end a run and its sub-agents; a leased one is asked to stop and has a grace.
--- Twin: techrevati.store.twin.scripts.run_cancel
+-- Twin: techrevati.store.twin.outside.run_cancel
 -- include: _unit _homes _finish
 --
 -- KEYS[1]  clock      the partition

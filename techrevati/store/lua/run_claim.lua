@@ -1,5 +1,5 @@
 -- run_claim: lease the fairest ready run of a role, with all that its turn needs.
--- Twin: techrevati.store.twin.scripts.run_claim
+-- Twin: techrevati.store.twin.lease.run_claim
 -- include: _unit _homes _grant
 --
 -- KEYS[1]  clock      the partition

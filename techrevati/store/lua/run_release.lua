@@ -1,5 +1,5 @@
 -- run_release: give a leased run back unharmed (drain): no attempt is counted, it keeps its place.
--- Twin: techrevati.store.twin.scripts.run_release
+-- Twin: techrevati.store.twin.lease.run_release
 -- include: _unit _homes _finish
 --
 -- KEYS[1]  clock      the partition

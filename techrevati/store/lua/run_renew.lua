@@ -1,5 +1,5 @@
 -- run_renew: prolong leases, in a batch; say which are lost and which should stop.
--- Twin: techrevati.store.twin.scripts.run_renew
+-- Twin: techrevati.store.twin.lease.run_renew
 -- include: _unit
 --
 -- KEYS[1]  clock      the partition

@@ -1,5 +1,5 @@
 -- run_retry: send a dead, failed or cancelled run back to the turn it ended in.
--- Twin: techrevati.store.twin.scripts.run_retry
+-- Twin: techrevati.store.twin.outside.run_retry
 -- include: _unit _homes _finish
 --
 -- KEYS[1]  clock      the partition

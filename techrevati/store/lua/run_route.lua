@@ -1,5 +1,5 @@
 -- run_route: act on a coordinator's decision about a handoff, if the run still stands at that hop.
--- Twin: techrevati.store.twin.scripts.run_route
+-- Twin: techrevati.store.twin.coordinate.run_route
 -- include: _unit _homes _finish
 --
 -- KEYS[1]  clock      the partition

@@ -1,5 +1,5 @@
 -- run_start: create a run (and its thread), or return what the idempotency key already made.
--- Twin: techrevati.store.twin.scripts.run_start
+-- Twin: techrevati.store.twin.start.run_start
 -- include: _unit _homes _finish
 --
 -- KEYS[1]  clock      the partition

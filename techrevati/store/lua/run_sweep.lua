@@ -1,5 +1,5 @@
 -- run_sweep: look again at what is due, keep the ticket accounts true, forget what is past its retention.
--- Twin: techrevati.store.twin.scripts.run_sweep
+-- Twin: techrevati.store.twin.sweep.run_sweep
 -- include: _unit _homes _finish
 --
 -- KEYS[1]  clock      the partition

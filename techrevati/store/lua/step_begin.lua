@@ -1,5 +1,5 @@
 -- step_begin: note that a side effect of this turn is about to happen.
--- Twin: techrevati.store.twin.scripts.step_begin
+-- Twin: techrevati.store.twin.lease.step_begin
 -- include: _unit
 --
 -- KEYS[1]  clock      the partition

@@ -1,5 +1,5 @@
 -- step_end: journal the result of a side effect; the first result wins.
--- Twin: techrevati.store.twin.scripts.step_end
+-- Twin: techrevati.store.twin.lease.step_end
 -- include: _unit
 --
 -- KEYS[1]  clock      the partition

@@ -1,5 +1,5 @@
 -- turn_commit: end a turn under its fencing token: append what it made, move the run; maybe claim the next.
--- Twin: techrevati.store.twin.scripts.turn_commit
+-- Twin: techrevati.store.twin.commit.turn_commit
 -- include: _unit _homes _finish _grant
 --
 -- KEYS[1]  clock      the partition

@@ -3,6 +3,7 @@
 Twin: ``lua/_unit.lua``.  There records are loaded and written back; here they are simply at hand.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +22,10 @@ class Refused(Exception):
     def __init__(self, code: int, *more: Any) -> None:
         super().__init__(code, *more)
         self.reply: Reply = [code, [], *more]
+
+
+class Malformed(Exception):
+    """The script raises an error, before it has written anything."""
 
 
 @dataclass(slots=True)
@@ -85,3 +90,7 @@ def when(text: str, now: int) -> int | None:
 def by_of(token: str) -> str:
     """Give the end of a claim's id: enough to tell who wrote an event."""
     return token[-8:]
+
+
+def pairs(flat: Sequence[str]) -> list[tuple[str, str]]:
+    return list(zip(flat[::2], flat[1::2], strict=True))

@@ -58,7 +58,7 @@ def test_a_script_opens_with_its_contract(name: str) -> None:
     text = source(name)
     head = text[: text.index("local ")]
     assert head.startswith(f"-- {name}: ")
-    assert f"-- Twin: techrevati.store.twin.scripts.{name}\n" in head
+    assert f"-- Twin: {SCRIPTS[name].__module__}.{name}\n" in head
     assert "-- KEYS[1]  clock      the partition\n" in head
     assert "-- ARGV[1]  protocol\n-- ARGV[2]  now        us; '' reads the server's clock\n" in head
     assert "-- returns  " in head
