@@ -117,7 +117,7 @@ class BothWorlds(RuleBasedStateMachine):
 
     def _note_grant(self, name: str, reply: Any) -> None:
         grant = reply[2] if name == "run_claim" and reply[0] == "1" else None
-        grant = reply[4] if name == "turn_commit" and len(reply) > 4 and reply[4] != "0" else grant
+        grant = reply[4] if name == "turn_commit" and len(reply) > 4 and isinstance(reply[4], list) else grant
         if grant:
             self.grants.append((grant[0], grant[1]))
 
@@ -248,7 +248,7 @@ class BothWorlds(RuleBasedStateMachine):
         usage=st.sampled_from(("", "1 2 3")),
         keep=st.sampled_from(("", "1", "3")),
         journal=journals,
-        fused=st.booleans(),
+        fused=st.sampled_from(("", "", "then", "ticket")),
     )
     def commit(self, n: int, move: str, **of: Any) -> None:
         run_id, token = self.grant(n)
@@ -285,7 +285,8 @@ class BothWorlds(RuleBasedStateMachine):
             calls=asked,
             journal=of["journal"],
         )
-        then = self.spec(run.role if run else "writer", of["worker"], True, False, 0) if of["fused"] else None
+        role, ticket = run.role if run else "writer", of["fused"] == "ticket"
+        then = self.spec(role, of["worker"], not ticket, ticket, 0) if of["fused"] else None
         self.say(calls.commit(self.keys, spec, then))
 
     def plain(self, n: int, move: str, **of: Any) -> None:
@@ -305,7 +306,7 @@ class BothWorlds(RuleBasedStateMachine):
             "expires": "",
             "keep": "",
             "journal": [],
-            "fused": False,
+            "fused": "",
         }
         self.commit(n, move, **{**made, **of})
 
@@ -320,8 +321,13 @@ class BothWorlds(RuleBasedStateMachine):
         self.plain(n, "handoff")
 
     @precondition(lambda self: any(run.is_leased for run in self.twin.runs.values()))
-    @rule(n=nth, fused=st.booleans(), kind=st.sampled_from(("", "d", "f")), keep=st.sampled_from(("", "1", "3")))
-    def go_on(self, n: int, fused: bool, kind: str, keep: str) -> None:
+    @rule(
+        n=nth,
+        fused=st.sampled_from(("", "then", "ticket")),
+        kind=st.sampled_from(("", "d", "f")),
+        keep=st.sampled_from(("", "1", "3")),
+    )
+    def go_on(self, n: int, fused: str, kind: str, keep: str) -> None:
         self.plain(n, "continue", fused=fused, kind=kind, keep=keep)
 
     @precondition(lambda self: self.grants)
