@@ -18,6 +18,8 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 import msgspec
 
 from techrevati.fleet.codec import encode
+from techrevati.fleet.feedback import read
+from techrevati.fleet.model_failures import ModelFailed
 from techrevati.fleet.models import Message, ModelReply, ModelRequest, Models, RetryLater
 from techrevati.fleet.outcome import (
     Ask,
@@ -255,10 +257,7 @@ class Turn:
         self.usage.output_tokens += reply.output_tokens
         self.usage.cost_micros += reply.cost_micros
         if messages is self.messages:
-            answer: Message = {"role": "assistant", "content": reply.text}
-            if reply.tool_calls:
-                answer["tool_calls"] = reply.tool_calls
-            self.messages.append(answer)
+            self.messages.append(reply.message)
         return reply
 
     @overload
@@ -412,12 +411,10 @@ class Turn:
 
 def asked_wait(error: BaseException) -> float | None:
     """Give the seconds a provider asked us to wait, if the error says so."""
-    if isinstance(error, RetryLater):
-        return error.seconds
+    match error:
+        case RetryLater():
+            return error.seconds
+        case ModelFailed():
+            return error.retry_after
     headers = getattr(getattr(error, "response", None), "headers", None)
-    if headers is not None:
-        try:
-            return max(0.0, float(headers.get("retry-after", "")))
-        except ValueError:
-            return None
-    return None
+    return None if headers is None else read(headers, time.time()).retry_after
