@@ -19,12 +19,13 @@ class ModelRequest:
 
     Two options are ours.  `on_delta(text)` gets each piece of text as it arrives; `on_event(kind, data)` gets
     ``text_delta`` {text}, ``reasoning_delta`` {text}, ``tool_call_start`` {index, id, name} and
-    ``tool_call_delta`` {index, id, arguments}.
+    ``tool_call_delta`` {index, id, arguments}.  `timeout` is what the caller gives it (s); leases last as long.
     """
 
     model: str
     messages: list[Message]
     options: dict[str, Any] = field(default_factory=dict)
+    timeout: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
