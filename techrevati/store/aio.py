@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from redis import exceptions as theirs
@@ -32,10 +33,17 @@ BUSY, GATHER = 4, 0.001
 class _Job:
     """One call or command under way."""
 
-    __slots__ = ("call", "data", "deadline", "future")
+    __slots__ = ("call", "data", "deadline", "future", "then")
 
-    def __init__(self, data: bytes, call: Call[Any] | None, future: "asyncio.Future[Any]", deadline: float) -> None:
-        self.data, self.call, self.future, self.deadline = data, call, future, deadline
+    def __init__(
+        self,
+        data: bytes,
+        call: Call[Any] | None,
+        future: "asyncio.Future[Any]",
+        deadline: float,
+        then: bytes = b"",
+    ) -> None:
+        self.data, self.call, self.future, self.deadline, self.then = data, call, future, deadline, then
 
 
 class AsyncStore:
@@ -78,6 +86,15 @@ class AsyncStore:
             rung(call, reply, self.ring)
         return call.parse(reply)
 
+    async def run_then(self, call: Call[T], command: Sequence[Arg]) -> tuple[T, Any]:
+        """Run one call and a command behind it on the same connection: what WAIT and WAITAOF need.
+
+        If the connection breaks between the two, both are sent again.  Calls behind them wait, too.
+        """
+        now = "" if self._now_us is None else str(self._now_us())
+        reply, after = await self._submit(pack(call, now), call, pack_command(command))
+        return call.parse(reply), after
+
     async def command(self, *args: Arg) -> Any:
         """Run one plain, idempotent command."""
         return await self._submit(pack_command(args), None)
@@ -94,10 +111,10 @@ class AsyncStore:
         if self._pool is not None:
             await self._pool.disconnect()
 
-    def _submit(self, data: bytes, call: Call[Any] | None) -> "asyncio.Future[Any]":
+    def _submit(self, data: bytes, call: Call[Any] | None, then: bytes = b"") -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._queue.append(_Job(data, call, future, self._monotonic() + self._patience))
+        self._queue.append(_Job(data, call, future, self._monotonic() + self._patience, then))
         if self._flusher is None:
             self._flusher = loop.create_task(self._flush())
         return future
@@ -141,7 +158,9 @@ class AsyncStore:
         self.batches += 1
         self.calls += len(batch)
         async with asyncio.timeout(self._timeout):
-            await connection.send_packed_command(b"".join([job.data for job in batch]), check_health=False)
+            await connection.send_packed_command(
+                b"".join([job.data + job.then if job.then else job.data for job in batch]), check_health=False
+            )
 
     async def _receive(self, batch: list[_Job]) -> None:
         connection = self._connection
@@ -149,7 +168,7 @@ class AsyncStore:
         async with asyncio.timeout(self._timeout):
             for job in batch:
                 try:
-                    reply = await connection.read_response()
+                    reply = await self._reply(connection, job)
                 except theirs.NoScriptError:  # flushed or new server: this one again, with its source
                     assert job.call is not None
                     job.data = pack(job.call, "" if self._now_us is None else str(self._now_us()), whole=True)
@@ -162,6 +181,19 @@ class AsyncStore:
                     continue
                 if not job.future.done():
                     job.future.set_result(reply)
+
+    @staticmethod
+    async def _reply(connection: AbstractConnection, job: _Job) -> Any:
+        binary = job.call is not None and job.call.binary
+        if not job.then:
+            return await connection.read_response(disable_decoding=binary)
+        try:
+            reply = await connection.read_response(disable_decoding=binary)
+        except theirs.ResponseError:
+            with suppress(theirs.ResponseError):  # the other reply comes all the same
+                await connection.read_response()
+            raise
+        return reply, await connection.read_response()
 
     async def _connect(self) -> AbstractConnection:
         if self._pool is None:

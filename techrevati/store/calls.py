@@ -41,6 +41,8 @@ class Call(Generic[T]):
     keys: Keys
     args: Sequence[Arg]
     parse: Callable[[Sequence[Any]], T]
+    binary: bool = False
+    """Replies are bytes as they are stored: compressed, or sealed."""
 
 
 def after(us: float) -> str:
