@@ -73,15 +73,15 @@ class AsyncStore:
         self.batches = self.calls = self.failures = 0
         """Round trips, calls in them, and round trips that Redis did not answer."""
 
-    async def run(self, call: Call[T]) -> T:
-        """Run one call.
+    async def run(self, call: Call[T], *, patience: float | None = None) -> T:
+        """Run one call; `patience` (s) for this one.
 
         Raises:
             StoreUnreachable: Redis did not answer within the patience.
             StoreDenied: it refused the credentials.
         """
         now = "" if self._now_us is None else str(self._now_us())
-        reply = await self._submit(pack(call, now), call)
+        reply = await self._submit(pack(call, now), call, patience=patience)
         if reply[1]:
             rung(call, reply, self.ring)
         return call.parse(reply)
@@ -111,10 +111,13 @@ class AsyncStore:
         if self._pool is not None:
             await self._pool.disconnect()
 
-    def _submit(self, data: bytes, call: Call[Any] | None, then: bytes = b"") -> "asyncio.Future[Any]":
+    def _submit(
+        self, data: bytes, call: Call[Any] | None, then: bytes = b"", *, patience: float | None = None
+    ) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._queue.append(_Job(data, call, future, self._monotonic() + self._patience, then))
+        limit = self._patience if patience is None else patience
+        self._queue.append(_Job(data, call, future, self._monotonic() + limit, then))
         if self._flusher is None:
             self._flusher = loop.create_task(self._flush())
         return future

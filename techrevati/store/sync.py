@@ -63,8 +63,8 @@ class SyncStore:
         self._raw.response_callbacks.clear()
         self._now_us, self._monotonic, self._sleep = now_us, monotonic, sleep
 
-    def run(self, call: Call[T]) -> T:
-        """Run one call.
+    def run(self, call: Call[T], *, patience: float | None = None) -> T:
+        """Run one call; `patience` (s) for this one.
 
         Raises:
             StoreUnreachable: Redis did not answer within the patience.
@@ -81,7 +81,7 @@ class SyncStore:
             except theirs.NoScriptError:
                 return self._raw.execute_command("EVAL", lua.source, *args, **how)
 
-        reply = self._insist(once, call.script)
+        reply = self._insist(once, call.script, patience)
         rung(call, reply, self.ring)
         return call.parse(reply)
 
@@ -153,15 +153,16 @@ class SyncStore:
 
         return self._insist(once, "pipeline") if commands else []
 
-    def _insist(self, once: Callable[[], T], what: str) -> T:
+    def _insist(self, once: Callable[[], T], what: str, patience: float | None = None) -> T:
         begun, wait = self._monotonic(), 0.05
+        limit = self._patience if patience is None else patience
         while True:
             try:
                 return once()
             except theirs.AuthenticationError as error:
                 raise translate(error, self.url, what) from error
             except RETRIABLE as error:
-                if self._monotonic() - begun + wait > self._patience:
+                if self._monotonic() - begun + wait > limit:
                     raise translate(error, self.url, what) from error
                 self._sleep(wait)
                 wait = min(wait * 2, 1.0)

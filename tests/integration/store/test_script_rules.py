@@ -24,7 +24,7 @@ ALLOWED = {
     *("LLEN", "LPOP", "LPUSH", "LRANGE", "LREM", "RPUSH"),
     *("SADD", "SCARD", "SMEMBERS"),
     *("XADD", "XRANGE", "XTRIM"),
-    *("ZADD", "ZCARD", "ZINCRBY", "ZPOPMIN", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZREMRANGEBYSCORE", "ZSCORE"),
+    *("ZADD", "ZCARD", "ZCOUNT", "ZINCRBY", "ZPOPMIN", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZREMRANGEBYSCORE", "ZSCORE"),
 }
 # The names of a script's own keys: by the functions of PartitionKeys that make them.
 KINDS = {"msgs": "messages", "ckpt": "checkpoints"}
