@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from techrevati.fleet.model_failures import ModelFailed
 from techrevati.fleet.models import RetryLater, UnknownModel
-from techrevati.fleet.providers import NoProvider
+from techrevati.fleet.sdks import NoProvider
 from techrevati.runtime.endings import failure_class_of
 from techrevati.runtime.errors import TechrevatiError
 from techrevati.runtime.guardrails import GuardrailViolatedError
@@ -56,6 +57,8 @@ def classify(error: BaseException) -> str:
             return "step_in_doubt"
         case NotJson() | PayloadTooLarge() | UnknownModel() | UnknownAgent() | NoProvider():
             return "validation_error"
+        case ModelFailed():
+            return error.failure
         case RetryLater():
             return "rate_limit"
         case UsageBoundExceededError() | MaxIterationsExceededError():

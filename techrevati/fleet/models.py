@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from techrevati.fleet.feedback import SILENT, Feedback
 from techrevati.runtime.errors import TechrevatiError
 
 Message = dict[str, Any]
@@ -14,14 +15,17 @@ Message = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One call: chat messages, and options as the provider names them.
+    """One call: chat messages (`fleet.chat` has their shape), and options as the provider names them.
 
-    `options["on_delta"]`, if present, is called with each piece of text as it arrives.
+    Two options are ours.  `on_delta(text)` gets each piece of text as it arrives; `on_event(kind, data)` gets
+    ``text_delta`` {text}, ``reasoning_delta`` {text}, ``tool_call_start`` {index, id, name} and
+    ``tool_call_delta`` {index, id, arguments}.  `timeout` is what the caller gives it (s); leases last as long.
     """
 
     model: str
     messages: list[Message]
     options: dict[str, Any] = field(default_factory=dict)
+    timeout: float = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +34,35 @@ class ModelReply:
 
     text: str
     input_tokens: int = 0
+    """All of the prompt's, those read from and written to a cache included."""
     output_tokens: int = 0
+    """All that was made, reasoning included."""
     cost_micros: int = 0
     model: str = ""
     tool_calls: list[dict[str, Any]] = field(default_factory=list)
+    """In OpenAI's shape, `arguments` as JSON text."""
+    stop_reason: str = ""
+    """stop, length, tool_calls, refusal, content_filter, or the provider's own word."""
+    reasoning: str = ""
+    thinking: list[dict[str, Any]] = field(default_factory=list)
+    """Signed blocks that the provider wants back in the assistant's message."""
+    cache_read_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    feedback: Feedback = SILENT
+    """What the provider said of its limits; not journaled."""
+    tried: list[dict[str, Any]] = field(default_factory=list)
+    """Of a `RoutedModel`: what else was tried, and what it cost."""
+
+    @property
+    def message(self) -> Message:
+        """The answer as the message that continues the conversation."""
+        answer: Message = {"role": "assistant", "content": self.text}
+        if self.tool_calls:
+            answer["tool_calls"] = self.tool_calls
+        if self.thinking:
+            answer["thinking"] = self.thinking
+        return answer
 
 
 class ModelClient(Protocol):

@@ -11,13 +11,18 @@ import hashlib
 import inspect
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar, overload
 
 import msgspec
 
+from techrevati.fleet.answers import OnDelta, OnEvent
+from techrevati.fleet.calling import Caller, Refused, Straight, patiently
 from techrevati.fleet.codec import encode
+from techrevati.fleet.feedback import SILENT, read
+from techrevati.fleet.model_failures import ModelFailed
 from techrevati.fleet.models import Message, ModelReply, ModelRequest, Models, RetryLater
 from techrevati.fleet.outcome import (
     Ask,
@@ -52,6 +57,12 @@ class Lines(Protocol):
     async def step_end(self, journal: list[tuple[str, str]]) -> str: ...
 
     def delta(self, kind: str, data: str) -> None: ...
+
+
+class Calls(Protocol):
+    """Gives what lets the model calls of a turn out; `ordinal` names the call among the turn's."""
+
+    def __call__(self, turn: "Turn", ordinal: int) -> Caller: ...
 
 
 class Messages(Sequence[Message]):
@@ -132,6 +143,7 @@ class Turn:
         limit: int,
         park_after: float,
         session: AgentSession | None = None,
+        calls: Calls | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.run_id, self.token = run_id, token
@@ -144,7 +156,8 @@ class Turn:
         self.usage = Usage()
         self.inbox = inbox
         self.events: list[tuple[str, str]] = []
-        self._fields, self._models, self._lines = fields, models, lines
+        self._fields, self._lines = fields, lines
+        self._calls = calls or (lambda turn, ordinal: Straight(models))
         self._limit, self._park_after, self._clock = limit, park_after, clock
         self._journal = {key[2:]: text for key, text in journal.items() if key.startswith("e:")}
         self._unwritten: list[tuple[str, str]] = []
@@ -217,49 +230,70 @@ class Turn:
     # -- what may be done --------------------------------------------------------------------------
 
     async def model(
-        self, name: str, messages: Sequence[Message] | str, *, timeout: float | timedelta = 120.0, **options: Any
+        self,
+        name: str,
+        messages: Sequence[Message] | str,
+        *,
+        timeout: float | timedelta = 120.0,
+        on_delta: OnDelta | None = None,
+        on_event: OnEvent | None = None,
+        **options: Any,
     ) -> ModelReply:
         """Call a model; the answer is journaled, so a retried turn gets it again and pays nothing.
 
         Called with `turn.messages` itself, the answer is also appended to the conversation.  Text deltas are
-        streamed to whoever follows the run.
+        streamed to whoever follows the run; `on_delta` and `on_event` (see `ModelRequest`) hear them as well, but not
+        of an answer that is replayed.
+
+        Where the fleet declares a gate of that name, or a budget, the call is admitted and reserved for first: a
+        short wait is waited out, a longer one parks the turn, which holds nothing meanwhile.
 
         Raises:
             UnknownModel: no client has the name.
-            TimeoutError: no answer within `timeout` seconds.
+            TimeoutError: no answer within `timeout` seconds of being admitted.
+            ModelFailed: the provider did not give a whole answer.
             RetryLater: the provider refused for longer than a turn should wait; uncaught, the turn parks.
+            BudgetRefused: it does not fit under a limit; the run fails for good if it is not caught.
+            GateRefused: its gate is shut, and nobody can tell for how long.
         """
         sent: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
         key = self._key("model", [name, sent, options])
-        client, begun = self._models[name], self._clock()
+        ordinal, begun = self._ordinal, self._clock()
         if (known := self._journal.get(key)) is not None:
             reply = msgspec.json.decode(known, type=ModelReply)
         else:
-            request = ModelRequest(name.partition(":")[2] or name, sent, {**options, "on_delta": self._on_delta})
-            async with asyncio.timeout(as_seconds(timeout, "timeout")):
-                reply = await client.complete(request)
+            ears = {"on_delta": self._ear(on_delta), **({} if on_event is None else {"on_event": on_event})}
+            wait = as_seconds(timeout, "timeout")
+            request = ModelRequest(name.partition(":")[2] or name, sent, {**options, **ears}, wait)
+            caller = self._calls(self, ordinal)
+            reply = await patiently(caller, name, request, park_after=self._park_after, waits=self._waits)
+            reply = replace(reply, feedback=SILENT)
             self._keep(key, msgspec.json.encode(reply).decode())
         # Also when it was replayed: the events of an attempt that did not commit are gone.
-        self.emit(
-            "model.called",
-            {
-                "model": reply.model or name,
-                "input_tokens": reply.input_tokens,
-                "output_tokens": reply.output_tokens,
-                "cost_micros": reply.cost_micros,
-                "seconds": round(self._clock() - begun, 3),
-                "role": self.role,
-            },
-        )
+        self._note_model(name, reply, begun)
+        if messages is self.messages:
+            self.messages.append(reply.message)
+        return reply
+
+    def _note_model(self, name: str, reply: ModelReply, begun: float) -> None:
+        cost = reply.cost_micros + sum(one["cost_micros"] for one in reply.tried)
+        said = {
+            "model": reply.model or name,
+            "input_tokens": reply.input_tokens,
+            "output_tokens": reply.output_tokens,
+            "cost_micros": cost,
+            "seconds": round(self._clock() - begun, 3),
+            "role": self.role,
+        }
+        self.emit("model.called", {**said, "tried": reply.tried} if reply.tried else said)
         self.usage.input_tokens += reply.input_tokens
         self.usage.output_tokens += reply.output_tokens
-        self.usage.cost_micros += reply.cost_micros
-        if messages is self.messages:
-            answer: Message = {"role": "assistant", "content": reply.text}
-            if reply.tool_calls:
-                answer["tool_calls"] = reply.tool_calls
-            self.messages.append(answer)
-        return reply
+        self.usage.cost_micros += cost
+
+    def _waits(self, refused: Refused) -> None:
+        """Tell that a gate lets the turn wait; what is parked is told by the park."""
+        told = {"gate": refused.model, "why": refused.why, "seconds": round(refused.wait or 0.0, 3)}
+        self.note("gate.waits", told)
 
     @overload
     async def step(self, key: str, fn: Callable[[], Awaitable[T]], *, policy: Policy = "rerun") -> T: ...
@@ -312,16 +346,25 @@ class Turn:
         Raises:
             NotJson, PayloadTooLarge.
         """
-        if not kind or kind.startswith(("run.", "turn.", "handoff.", "call.")):
+        if not kind or kind.startswith(("run.", "turn.", "handoff.", "call.", "gate.", "budget.")):
             raise ValueError(f"event type {kind!r} is refused: it is empty or the runtime's own")
+        self.note(kind, data)
+
+    def note(self, kind: str, data: Any = None) -> None:
+        """Add an event of the runtime's own; see `emit`."""
         self.events.append((kind, encode({} if data is None else data, f"event {kind}", self._limit)))
 
     def delta(self, kind: str, data: Any) -> None:
         """Send something to whoever follows the run now; it may be dropped, and is not kept."""
         self._lines.delta(kind, encode(data, f"delta {kind}", self._limit))
 
-    def _on_delta(self, text: str) -> None:
-        self.delta("text.delta", {"text": text, "role": self.role})
+    def _ear(self, on_delta: OnDelta | None) -> OnDelta:
+        def hear(text: str) -> None:
+            self.delta("text.delta", {"text": text, "role": self.role})
+            if on_delta is not None:
+                on_delta(text)
+
+        return hear
 
     @property
     def session(self) -> AsyncOrchestrationSession:
@@ -412,12 +455,10 @@ class Turn:
 
 def asked_wait(error: BaseException) -> float | None:
     """Give the seconds a provider asked us to wait, if the error says so."""
-    if isinstance(error, RetryLater):
-        return error.seconds
+    match error:
+        case RetryLater():
+            return error.seconds
+        case ModelFailed():
+            return error.retry_after
     headers = getattr(getattr(error, "response", None), "headers", None)
-    if headers is not None:
-        try:
-            return max(0.0, float(headers.get("retry-after", "")))
-        except ValueError:
-            return None
-    return None
+    return None if headers is None else read(headers, time.time()).retry_after

@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from redis import exceptions as theirs
@@ -33,12 +34,17 @@ BUSY, GATHER = 4, 0.001
 class _Job:
     """One call or command under way."""
 
-    __slots__ = ("call", "command", "deadline", "future", "whole")
+    __slots__ = ("call", "command", "deadline", "future", "then", "whole")
 
     def __init__(
-        self, call: Call[Any] | None, command: Sequence[Arg], future: "asyncio.Future[Any]", deadline: float
+        self,
+        call: Call[Any] | None,
+        command: Sequence[Arg],
+        future: "asyncio.Future[Any]",
+        deadline: float,
+        then: Sequence[Arg] = (),
     ) -> None:
-        self.call, self.command, self.future, self.deadline = call, command, future, deadline
+        self.call, self.command, self.future, self.deadline, self.then = call, command, future, deadline, then
         self.whole = False
         """Whether to send the script's source: the server does not know it."""
 
@@ -79,17 +85,25 @@ class AsyncStore:
         self.batches = self.calls = self.rides = self.failures = 0
         """Round trips, calls in them, claims that rode on commits, round trips that Redis did not answer."""
 
-    async def run(self, call: Call[T]) -> T:
-        """Run one call.
+    async def run(self, call: Call[T], *, patience: float | None = None) -> T:
+        """Run one call; `patience` (s) for this one.
 
         Raises:
             StoreUnreachable: Redis did not answer within the patience.
             StoreDenied: it refused the credentials.
         """
-        reply = await self._submit(call)
+        reply = await self._submit(call, patience=patience)
         if reply[1]:
             rung(call, reply, self.ring)
         return call.parse(reply)
+
+    async def run_then(self, call: Call[T], command: Sequence[Arg]) -> tuple[T, Any]:
+        """Run one call and a command behind it on the same connection: what WAIT and WAITAOF need.
+
+        If the connection breaks between the two, both are sent again.  Calls behind them wait, too.
+        """
+        reply, after = await self._submit(call, then=command)
+        return call.parse(reply), after
 
     async def command(self, *args: Arg) -> Any:
         """Run one plain, idempotent command."""
@@ -107,10 +121,18 @@ class AsyncStore:
         if self._pool is not None:
             await self._pool.disconnect()
 
-    def _submit(self, call: Call[Any] | None, command: Sequence[Arg] = ()) -> "asyncio.Future[Any]":
+    def _submit(
+        self,
+        call: Call[Any] | None,
+        command: Sequence[Arg] = (),
+        then: Sequence[Arg] = (),
+        *,
+        patience: float | None = None,
+    ) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._queue.append(_Job(call, command, future, self._monotonic() + self._patience))
+        limit = self._patience if patience is None else patience
+        self._queue.append(_Job(call, command, future, self._monotonic() + limit, then))
         if self._flusher is None:
             self._flusher = loop.create_task(self._flush())
         return future
@@ -150,7 +172,7 @@ class AsyncStore:
 
     def _paired(self, batch: list[_Job]) -> tuple[list[_Sent], list[_Job]]:
         """Give what to send and the jobs in it; a crowd of claims stays in part for the next batch."""
-        asked = [job.call for job in batch]
+        asked = [None if job.then else job.call for job in batch]
         met = riding.pairs(asked)
         kept = riding.lonely(asked, met)
         self._queue.extendleft(reversed([batch[index] for index in kept]))
@@ -176,8 +198,10 @@ class AsyncStore:
                 assert rider.call is not None
                 self.rides += 1
                 data.append(pack(riding.together(job.call, rider.call), now, whole=job.whole))
+            if job.then:
+                data.append(pack_command(job.then))
         self.batches += 1
-        self.calls += len(data)
+        self.calls += len(sent)
         async with asyncio.timeout(self._timeout):
             await connection.send_packed_command(b"".join(data), check_health=False)
 
@@ -187,7 +211,7 @@ class AsyncStore:
         async with asyncio.timeout(self._timeout):
             for job, rider in sent:
                 try:
-                    reply = await connection.read_response()
+                    reply = await self._reply(connection, job)
                 except theirs.NoScriptError:  # flushed or new server: this one again, with its source
                     job.whole = True
                     self._queue.extend((job,) if rider is None else (job, rider))
@@ -206,6 +230,19 @@ class AsyncStore:
                     else:
                         _answer(rider, claimed)
                 _answer(job, reply)
+
+    @staticmethod
+    async def _reply(connection: AbstractConnection, job: _Job) -> Any:
+        binary = job.call is not None and job.call.binary
+        if not job.then:
+            return await connection.read_response(disable_decoding=binary)
+        try:
+            reply = await connection.read_response(disable_decoding=binary)
+        except theirs.ResponseError:
+            with suppress(theirs.ResponseError):  # the other reply comes all the same
+                await connection.read_response()
+            raise
+        return reply, await connection.read_response()
 
     async def _connect(self) -> AbstractConnection:
         if self._pool is None:

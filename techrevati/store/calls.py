@@ -10,7 +10,7 @@ All times are microseconds; `When` is "+us" from now, "=us" absolute, or "" for 
 import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, Protocol, TypeVar
 
 from techrevati.store import errors
 from techrevati.store.keys import PartitionKeys
@@ -25,16 +25,26 @@ LINE_MAX = 100
 _batches = itertools.count(1)
 
 
+class Keys(Protocol):
+    """Names under one hash tag: a partition's, a gate's, a tenant's budgets."""
+
+    @property
+    def clock(self) -> str:
+        """The key that every script of these names is given; it builds the others from it."""
+
+
 @dataclass(slots=True)
 class Call(Generic[T]):
-    """One script call on one partition, and how to read the answer."""
+    """One script call on the keys of one hash tag, and how to read the answer."""
 
     script: str
-    keys: PartitionKeys
+    keys: Keys
     args: Sequence[Arg]
     parse: Callable[[Sequence[Any]], T]
     role: str = ""
     """Of a claim, and of a commit that a claim of this role may ride on."""
+    binary: bool = False
+    """Replies are bytes as they are stored: compressed, or sealed."""
 
 
 def after(us: float) -> str:

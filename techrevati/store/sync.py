@@ -8,6 +8,7 @@ from typing import Any, Self, TypeVar
 import redis
 from redis import exceptions as theirs
 from redis.backoff import NoBackoff
+from redis.client import NEVER_DECODE
 from redis.retry import Retry
 
 from techrevati.store.calls import Arg, Call
@@ -15,6 +16,9 @@ from techrevati.store.scripts import PROTOCOL, script
 from techrevati.store.wire import RETRIABLE, Ring, rung, translate
 
 T = TypeVar("T")
+
+_DECODED: dict[str, Any] = {}
+_AS_STORED: dict[str, Any] = {NEVER_DECODE: True}
 
 
 def connect(url: str, **options: Any) -> redis.Redis:
@@ -59,8 +63,8 @@ class SyncStore:
         self._raw.response_callbacks.clear()
         self._now_us, self._monotonic, self._sleep = now_us, monotonic, sleep
 
-    def run(self, call: Call[T]) -> T:
-        """Run one call.
+    def run(self, call: Call[T], *, patience: float | None = None) -> T:
+        """Run one call; `patience` (s) for this one.
 
         Raises:
             StoreUnreachable: Redis did not answer within the patience.
@@ -69,16 +73,43 @@ class SyncStore:
         lua = script(call.script)
         now = "" if self._now_us is None else str(self._now_us())
         args = (1, call.keys.clock, PROTOCOL, now, *call.args)
+        how = _AS_STORED if call.binary else _DECODED
 
         def once() -> Any:
             try:
-                return self._raw.execute_command("EVALSHA", lua.sha, *args)
+                return self._raw.execute_command("EVALSHA", lua.sha, *args, **how)
             except theirs.NoScriptError:
-                return self._raw.execute_command("EVAL", lua.source, *args)
+                return self._raw.execute_command("EVAL", lua.source, *args, **how)
 
-        reply = self._insist(once, call.script)
+        reply = self._insist(once, call.script, patience)
         rung(call, reply, self.ring)
         return call.parse(reply)
+
+    def run_then(self, call: Call[T], command: Sequence[Arg]) -> tuple[T, Any]:
+        """Run one call and a command behind it on the same connection: what WAIT and WAITAOF need.
+
+        If the connection breaks between the two, both are sent again.
+        """
+        lua = script(call.script)
+        now = "" if self._now_us is None else str(self._now_us())
+        args = (1, call.keys.clock, PROTOCOL, now, *call.args)
+        how = _AS_STORED if call.binary else _DECODED
+
+        def once() -> list[Any]:
+            for verb, what in (("EVALSHA", lua.sha), ("EVAL", lua.source)):
+                pipe = self._raw.pipeline(transaction=False)
+                pipe.execute_command(verb, what, *args, **how)
+                pipe.execute_command(*command)
+                replies: list[Any] = pipe.execute(raise_on_error=False)
+                if not isinstance(replies[0], theirs.NoScriptError):
+                    break
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+            return replies
+
+        reply, after = self._insist(once, call.script)
+        return call.parse(reply), after
 
     def run_many(self, calls: Sequence[Call[T]]) -> list[T]:
         """Run independent calls in one round trip; answers in their order."""
@@ -90,7 +121,8 @@ class SyncStore:
                 for call in calls:
                     lua = script(call.script)
                     verb, what = ("EVAL", lua.source) if whole else ("EVALSHA", lua.sha)
-                    pipe.execute_command(verb, what, 1, call.keys.clock, PROTOCOL, now, *call.args)
+                    how = _AS_STORED if call.binary else _DECODED
+                    pipe.execute_command(verb, what, 1, call.keys.clock, PROTOCOL, now, *call.args, **how)
                 replies: list[Any] = pipe.execute(raise_on_error=False)
                 # A script the server does not know: all of them again, each is made for it.
                 if not any(isinstance(reply, theirs.NoScriptError) for reply in replies):
@@ -121,15 +153,16 @@ class SyncStore:
 
         return self._insist(once, "pipeline") if commands else []
 
-    def _insist(self, once: Callable[[], T], what: str) -> T:
+    def _insist(self, once: Callable[[], T], what: str, patience: float | None = None) -> T:
         begun, wait = self._monotonic(), 0.05
+        limit = self._patience if patience is None else patience
         while True:
             try:
                 return once()
             except theirs.AuthenticationError as error:
                 raise translate(error, self.url, what) from error
             except RETRIABLE as error:
-                if self._monotonic() - begun + wait > self._patience:
+                if self._monotonic() - begun + wait > limit:
                     raise translate(error, self.url, what) from error
                 self._sleep(wait)
                 wait = min(wait * 2, 1.0)

@@ -11,6 +11,7 @@ from redis import exceptions as theirs
 from techrevati.runtime.errors import TechrevatiError
 from techrevati.store.calls import Arg, Call
 from techrevati.store.errors import ScriptFault, StoreDenied, StoreUnfit, StoreUnreachable
+from techrevati.store.keys import PartitionKeys
 from techrevati.store.scripts import PROTOCOL, script
 
 Ring = Callable[[int, list[str]], None]
@@ -61,5 +62,5 @@ def translate(error: Exception, url: str, what: str = "command") -> TechrevatiEr
 
 def rung(call: Call[Any], reply: Any, ring: Ring | None) -> None:
     """Hand on the wish for tickets that a script could not send itself."""
-    if ring is not None and reply[1]:
+    if ring is not None and reply[1] and isinstance(call.keys, PartitionKeys):
         ring(call.keys.partition, list(reply[1]))

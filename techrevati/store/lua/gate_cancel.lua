@@ -1,0 +1,27 @@
+-- gate_cancel: give a booking back.
+-- Twin: techrevati.store.twin.gates.gate_cancel
+-- include: _gate
+--
+-- KEYS[1]  gate
+-- ARGV[1]  protocol
+-- ARGV[2]  now        us; '' reads the server's clock
+-- ARGV[3]  version    of the declaration these arguments are made of
+-- ARGV[4]  epoch      us
+-- ARGV[5]  booking
+-- ARGV[6...] bucket, us per token, us to fill, 0
+-- returns  {1, _, now} or {0, _, now} there is none; {-12, _, version}
+local booking = ARGV[5]
+buckets(6)
+local names = {}
+for i = 1, N do names[i] = 'z:' .. NAME[i] end
+local h = call('HMGET', GATE, 'us', 'min', 'v', 'due', 'ln', 'b:' .. booking, unpack(names))
+local refused = enter(h[1], h[2], h[3], ARGV[3], ARGV[4])
+if refused then return refused end
+if not h[6] then return { 0, '', NOW } end
+G.due, G.ln = tonumber(h[4] or 0), tonumber(h[5] or 0)
+for i = 1, N do Z[i] = tonumber(h[6 + i]) end
+give_back(booking, h[6])
+drop(booking)
+for i = 1, N do write(names[i], fl(Z[i])) end
+flush()
+return { 1, '', NOW }
