@@ -28,6 +28,13 @@ def test_restart_under_load_loses_no_session(tmp_path: Path, sig: signal.Signals
             raise AssertionError(f"{error}\n{cluster.logs()}") from error
 
 
+def written(cluster: Cluster) -> bool:
+    """Say if nothing that Redis has accepted is still on its way to the append-only file."""
+    with cluster.raw() as redis:
+        found = redis.info("persistence")
+    return bool(found["aof_buffer_length"] == 0 and found["aof_pending_bio_fsync"] == 0)
+
+
 def restart_under_load(cluster: Cluster, sig: signal.Signals, *, restarts: int = 1) -> None:
     cluster.coordinator(wait=False)
     client = cluster.client("alpha")
@@ -36,7 +43,7 @@ def restart_under_load(cluster: Cluster, sig: signal.Signals, *, restarts: int =
         cluster.wait_worker(worker)
     turns = TURNS * (1 + 2 * restarts)  # enough for every restart to hit some
     runs = start(client, "alpha", 40, turns)
-    time.sleep(1.2)  # everysec: what was accepted longer ago than this is on the disk
+    eventually(lambda: written(cluster), "what was accepted is in the file")
     for _ in range(restarts):
         done = len(cluster.told("count"))
         went = time.monotonic()

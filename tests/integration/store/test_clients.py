@@ -107,7 +107,8 @@ async def test_calls_wait_for_a_redis_that_restarts(private_redis: EmbeddedRedis
     await store.run(beginning(desk, "before"))
     private_redis.stop()
     callers = [asyncio.ensure_future(store.run(beginning(desk, f"r{n}"))) for n in range(20)]
-    await asyncio.sleep(0.1)
+    while not store.failures:
+        await asyncio.sleep(0.001)
     assert not any(caller.done() for caller in callers)
     await asyncio.to_thread(private_redis.start)
     made = await asyncio.gather(*callers)
