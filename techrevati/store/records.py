@@ -187,9 +187,9 @@ class Checkpoint:
     delta: str | None
     back_to: int | None
     back_full: int | None
-    run_id: str
-    turn: int | None
-    at_us: int
+    run_id: str = ""
+    turn: int | None = None
+    at_us: int = 0
 
     @classmethod
     def parse(cls, entry: Sequence[Any]) -> "Checkpoint":

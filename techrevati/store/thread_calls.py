@@ -88,3 +88,8 @@ def delete(
         return Deleted(reply[0] == 1, int(reply[2]), int(reply[3]) > 0)
 
     return Call("thread_delete", keys, [tenant, thread_id, "1" if force else "0", limit], parse)
+
+
+def forget(keys: PartitionKeys) -> Call[Deleted]:
+    """Go on forgetting the runs of deleted threads, without waiting for the sweep."""
+    return delete(keys, "", "")
