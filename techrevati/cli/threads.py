@@ -91,7 +91,7 @@ def fork(
     with client_for(fleet, url) as client:
         made = client.run(run).fork(at, **options)
         record = made.status()
-    out.print(f"{made.id}  on thread {record.thread_id}, turn {record.turn}", highlight=False, soft_wrap=True)
+    out.print(f"{made.id}  on thread {record.thread_id}", highlight=False, soft_wrap=True)
 
 
 def delete(

@@ -141,6 +141,7 @@ def commit_of(
         token=turn.token,
         move=move,
         worker=worker,
+        role=turn.role,
         when=when,
         target=target,
         body=body,

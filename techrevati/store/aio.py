@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
+from techrevati.store import riding
 from techrevati.store.calls import Arg, Call
 from techrevati.store.errors import StoreUnreachable
 from techrevati.store.wire import RETRIABLE, Ring, pack, pack_command, rung, safe_url, translate
@@ -32,10 +33,23 @@ BUSY, GATHER = 4, 0.001
 class _Job:
     """One call or command under way."""
 
-    __slots__ = ("call", "data", "deadline", "future")
+    __slots__ = ("call", "command", "deadline", "future", "whole")
 
-    def __init__(self, data: bytes, call: Call[Any] | None, future: "asyncio.Future[Any]", deadline: float) -> None:
-        self.data, self.call, self.future, self.deadline = data, call, future, deadline
+    def __init__(
+        self, call: Call[Any] | None, command: Sequence[Arg], future: "asyncio.Future[Any]", deadline: float
+    ) -> None:
+        self.call, self.command, self.future, self.deadline = call, command, future, deadline
+        self.whole = False
+        """Whether to send the script's source: the server does not know it."""
+
+
+_Sent = tuple[_Job, _Job | None]
+"""A job, and the claim that rides on it."""
+
+
+def _answer(job: _Job, reply: Any) -> None:
+    if not job.future.done():  # a cancelled caller waits no more
+        job.future.set_result(reply)
 
 
 class AsyncStore:
@@ -62,8 +76,8 @@ class AsyncStore:
         self._flusher: asyncio.Task[None] | None = None
         self._connection: AbstractConnection | None = None
         self._pool: ConnectionPool | None = None
-        self.batches = self.calls = self.failures = 0
-        """Round trips, calls in them, and round trips that Redis did not answer."""
+        self.batches = self.calls = self.rides = self.failures = 0
+        """Round trips, calls in them, claims that rode on commits, round trips that Redis did not answer."""
 
     async def run(self, call: Call[T]) -> T:
         """Run one call.
@@ -72,19 +86,18 @@ class AsyncStore:
             StoreUnreachable: Redis did not answer within the patience.
             StoreDenied: it refused the credentials.
         """
-        now = "" if self._now_us is None else str(self._now_us())
-        reply = await self._submit(pack(call, now), call)
+        reply = await self._submit(call)
         if reply[1]:
             rung(call, reply, self.ring)
         return call.parse(reply)
 
     async def command(self, *args: Arg) -> Any:
         """Run one plain, idempotent command."""
-        return await self._submit(pack_command(args), None)
+        return await self._submit(None, args)
 
     async def commands(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         """Run plain, idempotent commands together."""
-        return list(await asyncio.gather(*(self._submit(pack_command(args), None) for args in commands)))
+        return list(await asyncio.gather(*(self._submit(None, args) for args in commands)))
 
     async def close(self) -> None:
         """Finish what is queued, then hang up."""
@@ -94,10 +107,10 @@ class AsyncStore:
         if self._pool is not None:
             await self._pool.disconnect()
 
-    def _submit(self, data: bytes, call: Call[Any] | None) -> "asyncio.Future[Any]":
+    def _submit(self, call: Call[Any] | None, command: Sequence[Arg] = ()) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._queue.append(_Job(data, call, future, self._monotonic() + self._patience))
+        self._queue.append(_Job(call, command, future, self._monotonic() + self._patience))
         if self._flusher is None:
             self._flusher = loop.create_task(self._flush())
         return future
@@ -109,8 +122,9 @@ class AsyncStore:
             while self._queue:
                 batch = [self._queue.popleft() for _ in range(min(BATCH, len(self._queue)))]
                 try:
-                    await self._send(batch)
-                    await self._receive(batch)
+                    sent, batch = self._paired(batch)
+                    await self._send(sent)
+                    await self._receive(sent)
                     wait = 0.02
                     if len(batch) >= BUSY and len(self._queue) < BATCH // 4:
                         await asyncio.sleep(GATHER)
@@ -134,34 +148,64 @@ class AsyncStore:
         finally:
             self._flusher = None
 
-    async def _send(self, batch: list[_Job]) -> None:
+    def _paired(self, batch: list[_Job]) -> tuple[list[_Sent], list[_Job]]:
+        """Give what to send and the jobs in it; a crowd of claims stays in part for the next batch."""
+        asked = [job.call for job in batch]
+        met = riding.pairs(asked)
+        kept = riding.lonely(asked, met)
+        self._queue.extendleft(reversed([batch[index] for index in kept]))
+        aside = {*met.values(), *kept}
+        sent = [
+            (job, batch[met[index]] if index in met else None) for index, job in enumerate(batch) if index not in aside
+        ]
+        left = set(kept)
+        return sent, [job for index, job in enumerate(batch) if index not in left] if kept else batch
+
+    async def _send(self, sent: list[_Sent]) -> None:
         connection = self._connection
         if connection is None:
             connection = await self._connect()
+        now = "" if self._now_us is None else str(self._now_us())
+        data: list[bytes] = []
+        for job, rider in sent:
+            if job.call is None:
+                data.append(pack_command(job.command))
+            elif rider is None:
+                data.append(pack(job.call, now, whole=job.whole))
+            else:
+                assert rider.call is not None
+                self.rides += 1
+                data.append(pack(riding.together(job.call, rider.call), now, whole=job.whole))
         self.batches += 1
-        self.calls += len(batch)
+        self.calls += len(data)
         async with asyncio.timeout(self._timeout):
-            await connection.send_packed_command(b"".join([job.data for job in batch]), check_health=False)
+            await connection.send_packed_command(b"".join(data), check_health=False)
 
-    async def _receive(self, batch: list[_Job]) -> None:
+    async def _receive(self, sent: list[_Sent]) -> None:
         connection = self._connection
         assert connection is not None
         async with asyncio.timeout(self._timeout):
-            for job in batch:
+            for job, rider in sent:
                 try:
                     reply = await connection.read_response()
                 except theirs.NoScriptError:  # flushed or new server: this one again, with its source
-                    assert job.call is not None
-                    job.data = pack(job.call, "" if self._now_us is None else str(self._now_us()), whole=True)
-                    self._queue.append(job)
+                    job.whole = True
+                    self._queue.extend((job,) if rider is None else (job, rider))
                     continue
                 except theirs.ReadOnlyError:
                     raise  # a demoted primary: connect anew
                 except theirs.ResponseError as error:
                     self._fail([job], error)
+                    if rider is not None:
+                        self._queue.append(rider)
                     continue
-                if not job.future.done():
-                    job.future.set_result(reply)
+                if rider is not None:
+                    reply, claimed = riding.answers(reply)
+                    if claimed is None:  # the commit was refused, and nothing claimed: the claim goes alone
+                        self._queue.append(rider)
+                    else:
+                        _answer(rider, claimed)
+                _answer(job, reply)
 
     async def _connect(self) -> AbstractConnection:
         if self._pool is None:

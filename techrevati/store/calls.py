@@ -33,6 +33,8 @@ class Call(Generic[T]):
     keys: PartitionKeys
     args: Sequence[Arg]
     parse: Callable[[Sequence[Any]], T]
+    role: str = ""
+    """Of a claim, and of a commit that a claim of this role may ride on."""
 
 
 def after(us: float) -> str:
@@ -161,16 +163,11 @@ def _claimed(reply: Sequence[Any]) -> Claimed:
 
 
 def claim(keys: PartitionKeys, spec: ClaimSpec) -> Call[Claimed]:
-    args: tuple[Arg, ...] = (
-        spec.role,
-        spec.claim_id,
-        spec.worker,
-        spec.ttl_us,
-        "1" if spec.lane_free else "0",
-        "1" if spec.from_ticket else "0",
-        spec.inline,
-    )
-    return Call("run_claim", keys, args, _claimed)
+    return Call("run_claim", keys, (spec.role, spec.claim_id, spec.worker, *_how(spec)), _claimed, spec.role)
+
+
+def _how(spec: ClaimSpec) -> tuple[Arg, ...]:
+    return spec.ttl_us, "1" if spec.lane_free else "0", "1" if spec.from_ticket else "0", spec.inline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +188,8 @@ class CommitSpec:
     token: str
     move: str
     worker: str
+    role: str = ""
+    """The run's, if a claim that goes out in the same breath may ride on this commit."""
     when: str = ""
     target: str = ""
     body: str = ""
@@ -217,7 +216,7 @@ def commit(keys: PartitionKeys, spec: CommitSpec, then: ClaimSpec | None = None)
             reply[0] == 1,
             int(reply[2]) if reply[2].isdigit() else 0,
             "" if reply[3] == "-" else reply[3],
-            Grant.parse(reply[4]) if reply[4] else None,
+            Grant.parse(reply[4]) if isinstance(reply[4], list) else None,
         )
 
     args: list[Arg] = [
@@ -236,9 +235,9 @@ def commit(keys: PartitionKeys, spec: CommitSpec, then: ClaimSpec | None = None)
         spec.bytes,
     ]
     if then is None:
-        args += ("", "0", "0", "0")
+        args += ("", "0", "0", "0", "0")
     else:
-        args += (then.claim_id, then.ttl_us, "1" if then.lane_free else "0", then.inline)
+        args += (then.claim_id, *_how(then))
     args += (len(spec.messages), len(spec.events), len(spec.inbox), len(spec.calls), len(spec.journal))
     args += spec.messages
     for pair in spec.events:
@@ -248,7 +247,7 @@ def commit(keys: PartitionKeys, spec: CommitSpec, then: ClaimSpec | None = None)
         args += (suspended.call_id, *suspended.aliases, suspended.expires, suspended.default)
     for pair in spec.journal:
         args += pair
-    return Call("turn_commit", keys, args, parse)
+    return Call("turn_commit", keys, args, parse, "" if then else spec.role)
 
 
 def _flat(results: Iterable[tuple[str, str]]) -> list[Arg]:

@@ -270,7 +270,7 @@ def test_commands_list_fork_and_delete(cluster: Cluster, client: Client) -> None
     listed = [json.loads(line) for line in cli(cluster, "checkpoints", "shell", "--json").splitlines()]
     assert [(one["version"], one["turn"], one["run_id"]) for one in listed] == [(n, n, run.id) for n in (3, 2, 1)]
     made = cli(cluster, "fork", run.id, "--at", "1")
-    assert "turn 2" in made
+    assert "  on thread " in made
     assert client.run(made.split()[0]).result(timeout=10) == [1, 2, 3]
     assert "turn 2" in cli(cluster, "thread", "shell", "--at", "2")
     assert "fix: use one of 1 to 3" in cli(cluster, "fork", run.id, "--at", "9")

@@ -19,13 +19,10 @@ end
 
 -- Ready, two levels.  A tenant stands in `ready:role` (or `capped:role`) exactly while it has ready runs;
 -- otherwise `fair:role` remembers its finish tag, for as long as that is ahead of V.
--- Runs that were first ready in the same 5 s take turns; an older 5 s goes first.  A priority is worth 30 s.
+-- Runs go by when they were first ready; a priority is worth 30 s of waiting, a turn already had costs 5 s of it.
 local function ready_add(r, quiet)
   local a = account(r.role)
-  if r.score == '' then
-    local first = NOW - num(r.priority) * 30000000
-    put(r, 'score', f0(first - first % 5000000))
-  end
+  if r.score == '' then put(r, 'score', f0(NOW - num(r.priority) * 30000000)) end
   if num(r.maxa) > 1 and num(r.attempt) >= num(r.maxa) - 1 then
     put(r, 'home', 'last', 'status', 'queued', 'why', '', 'until', '')
     call('ZADD', K('last', r.role), r.score, r.id)
@@ -33,8 +30,7 @@ local function ready_add(r, quiet)
   else
     put(r, 'home', 'ready', 'status', 'queued', 'why', '', 'until', '')
     local runs = K('ready', r.role .. ':' .. r.tenant)
-    local age = NOW - num(r.score)
-    call('ZADD', runs, f0(num(r.score) + max(0, min(math.floor(age / 1000), 4999999))), r.id)
+    call('ZADD', runs, f0(num(r.score) + max(0, num(r.turn) - 1) * 5000000), r.id)
     if call('ZCARD', runs) == 1 then
       local finish = num(call('ZSCORE', K('fair', r.role), r.tenant))
       if finish > 0 then call('ZREM', K('fair', r.role), r.tenant) end

@@ -19,11 +19,11 @@
 -- ARGV[14] keep from  checkpoints below this version may go; '' keeps all
 -- ARGV[15] bytes      state and messages that this commit adds
 -- ARGV[16] next claim '' or a claim id: claim the fairest run of the same role in the same breath
--- ARGV[17] ttl        us, ARGV[18] lane free, ARGV[19] inline: as run_claim
--- ARGV[20...24]       counts: messages, events (type, JSON), inbox ids read, calls (id, alias, alias, when,
+-- ARGV[17] ttl        us, ARGV[18] lane free, ARGV[19] ticket, ARGV[20] inline: as run_claim
+-- ARGV[21...25]       counts: messages, events (type, JSON), inbox ids read, calls (id, alias, alias, when,
 --                     default decision), journal (key, JSON)
--- ARGV[25...]         those, in that order
--- returns  {1 | 0 = this commit was made before, wanted, version, home, grant or 0}
+-- ARGV[26...]         those, in that order
+-- returns  {1 | 0 = this commit was made before, wanted, version, home, grant or the role's ready count}
 --          {-1, _, current token} lease lost, {-4} run gone; a malformed move is a script error, before any write
 local refused = enter(ARGV[1], ARGV[2])
 if refused then return refused end
@@ -38,9 +38,10 @@ end
 
 local function next_grant(role)
   if next_claim == '' then return 0 end
-  local g = grant(role, next_claim, worker, tonumber(ARGV[17]), lane_free, tonumber(ARGV[19]))
-  if not g then offer(account(role)) end             -- the claim did not take it, so a ticket has to
-  return g or 0
+  local g = grant(role, next_claim, worker, tonumber(ARGV[17]), lane_free, tonumber(ARGV[20]), ARGV[19] == '1')
+  if g then return g end
+  offer(account(role))                               -- the claim did not take it, so a ticket has to
+  return account(role).ready
 end
 
 local r = run_of(ARGV[3])
@@ -55,18 +56,18 @@ if token == '' or r.token ~= token then
   return reply(0, version, home, next_grant(role))
 end
 
-local from = 25
+local from = 26
 local function take(count, width)                     -- the next count * width arguments
   local first = from
   from = from + count * width
   return first, from - 1
 end
 local t, by, role, turn = thread_of(r), by_of(token), r.role, r.turn
-local m1, m2 = take(tonumber(ARGV[20]), 1)
-local e1, e2 = take(tonumber(ARGV[21]), 2)
-local i1, i2 = take(tonumber(ARGV[22]), 1)
-local c1, c2 = take(tonumber(ARGV[23]), 5)
-local j1, j2 = take(tonumber(ARGV[24]), 2)
+local m1, m2 = take(tonumber(ARGV[21]), 1)
+local e1, e2 = take(tonumber(ARGV[22]), 2)
+local i1, i2 = take(tonumber(ARGV[23]), 1)
+local c1, c2 = take(tonumber(ARGV[24]), 5)
+local j1, j2 = take(tonumber(ARGV[25]), 2)
 local stays = again[move]                             -- the same turn may run again, from its journal
 local stopped = r.cancel ~= '' and move ~= 'complete' and move ~= 'fail'
 

@@ -34,6 +34,7 @@ def turn_commit(
     next_claim: str,
     ttl: str,
     lane_free: str,
+    ticket: str,
     inline: str,
     *rest: str,
 ) -> Reply:
@@ -49,10 +50,11 @@ def turn_commit(
     def next_grant(role: str) -> Any:
         if not next_claim:
             return 0
-        got = grant(u, role, next_claim, worker, int(ttl), lane_free == "1", int(inline))
-        if got is None:  # the claim did not take what is ready, so a ticket has to
-            offer(u, u.role(role))
-        return got or 0
+        got = grant(u, role, next_claim, worker, int(ttl), lane_free == "1", int(inline), ticket == "1")
+        if got is not None:
+            return got
+        offer(u, u.role(role))  # the claim did not take what is ready, so a ticket has to
+        return u.role(role).ready
 
     run = u.known(run_id)
     if token == "" or run.token != token:

@@ -10,7 +10,7 @@ from techrevati.store.twin.records import NEVER, Role, Run, Thread
 from techrevati.store.twin.unit import S, Unit
 
 PRIORITY_HEAD_START = 30 * S
-SHARED = 5 * S
+TURN_HAD = 5 * S
 BELLS = 1024
 
 
@@ -37,13 +37,12 @@ def offer_all(u: Unit, role: Role, limit: int) -> None:
 def ready_add(u: Unit, run: Run, *, quiet: bool = False) -> None:
     """Make a run claimable: in its tenant's queue by first-ready time, or in the lane of last attempts.
 
-    Runs that were first ready in the same five seconds take turns (decision 0006): within them the order is by
-    when each became ready now.
+    Each turn a run has had counts as five seconds that it has waited less, so that the sessions of a burst
+    advance together and an old session still goes first (decision 0007).
     """
     role = u.role(run.role)
     if run.place is None:
-        first = u.now - run.priority * PRIORITY_HEAD_START
-        run.place = first - first % SHARED
+        run.place = u.now - run.priority * PRIORITY_HEAD_START
     run.status, run.why, run.until = "queued", "", None
     if run.max_attempts > 1 and run.attempt >= run.max_attempts - 1:
         run.home = "last"
@@ -52,7 +51,7 @@ def ready_add(u: Unit, run: Run, *, quiet: bool = False) -> None:
     else:
         run.home = "ready"
         queue = role.queues.setdefault(run.tenant, {})
-        queue[run.id] = run.place + max(0, min((u.now - run.place) // 1000, SHARED - 1))
+        queue[run.id] = run.place + max(0, run.turn - 1) * TURN_HAD
         if len(queue) == 1:  # a tenant joins at what it had used up, but not behind the others' time
             role.tags[run.tenant] = max(role.virtual, role.fair.pop(run.tenant, 0.0))
     if role.ready == 0:

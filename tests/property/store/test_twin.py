@@ -142,7 +142,7 @@ class BothWorlds(Worlds):
         usage=st.sampled_from(("", "1 2 3")),
         keep=st.sampled_from(("", "1", "3")),
         journal=journals,
-        fused=st.booleans(),
+        fused=st.sampled_from(("", "", "then", "ticket")),
     )
     def commit(self, n: int, move: str, **of: Any) -> None:
         run_id, token = self.grant(n)
@@ -179,7 +179,8 @@ class BothWorlds(Worlds):
             calls=asked,
             journal=of["journal"],
         )
-        then = self.spec(run.role if run else "writer", of["worker"], True, False, 0) if of["fused"] else None
+        role, ticket = run.role if run else "writer", of["fused"] == "ticket"
+        then = self.spec(role, of["worker"], not ticket, ticket, 0) if of["fused"] else None
         self.say(calls.commit(self.keys, spec, then))
 
     def plain(self, n: int, move: str, **of: Any) -> None:
@@ -199,7 +200,7 @@ class BothWorlds(Worlds):
             "expires": "",
             "keep": "",
             "journal": [],
-            "fused": False,
+            "fused": "",
         }
         self.commit(n, move, **{**made, **of})
 
@@ -214,8 +215,13 @@ class BothWorlds(Worlds):
         self.plain(n, "handoff")
 
     @precondition(lambda self: any(run.is_leased for run in self.twin.runs.values()))
-    @rule(n=nth, fused=st.booleans(), kind=st.sampled_from(("", "d", "f")), keep=st.sampled_from(("", "1", "3")))
-    def go_on(self, n: int, fused: bool, kind: str, keep: str) -> None:
+    @rule(
+        n=nth,
+        fused=st.sampled_from(("", "then", "ticket")),
+        kind=st.sampled_from(("", "d", "f")),
+        keep=st.sampled_from(("", "1", "3")),
+    )
+    def go_on(self, n: int, fused: str, kind: str, keep: str) -> None:
         self.plain(n, "continue", fused=fused, kind=kind, keep=keep)
 
     @precondition(lambda self: self.grants)

@@ -107,7 +107,7 @@ class Worlds(RuleBasedStateMachine):
 
     def _note_grant(self, name: str, reply: Any) -> None:
         grant = reply[2] if name == "run_claim" and reply[0] == "1" else None
-        grant = reply[4] if name == "turn_commit" and len(reply) > 4 and reply[4] != "0" else grant
+        grant = reply[4] if name == "turn_commit" and len(reply) > 4 and isinstance(reply[4], list) else grant
         if grant:
             self.grants.append((grant[0], grant[1]))
 
