@@ -2,6 +2,7 @@
 
 demo · up · worker · coordinator            processes
 runs · show · events · why · pools · dead   looking
+thread · checkpoints · fork · delete        threads
 decide · cancel · steer · retry · drain     acting
 doctor                                      proving
 """
@@ -18,9 +19,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from techrevati.cli import threads
 from techrevati.cli.loading import load_fleet
-from techrevati.fleet.client import Client
-from techrevati.fleet.settings import Settings, load_settings
+from techrevati.cli.options import FleetName, RunId, Url, client_for, out
+from techrevati.fleet.settings import load_settings
 from techrevati.runtime.errors import TechrevatiError
 from techrevati.store.records import RunRecord
 
@@ -32,22 +34,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-out = Console()
 err = Console(stderr=True)
 
 Target = Annotated[str, typer.Argument(help="MODULE:NAME of your Fleet, such as examples.newsroom:fleet")]
-FleetName = Annotated[str, typer.Option("--fleet", "-f", help="the fleet's name", envvar="TECHREVATI_FLEET")]
-Url = Annotated[str | None, typer.Option("--redis", help="the store; default: TECHREVATI_REDIS_URL")]
-RunId = Annotated[str, typer.Argument(help="the run's id")]
-
-
-def settings_for(url: str | None) -> Settings:
-    return load_settings(**({"redis_url": url} if url else {}))
-
-
-def client_for(fleet: str, url: str | None) -> Client:
-    return Client(fleet=fleet, settings=settings_for(url))
-
 
 # -- processes -------------------------------------------------------------------------------------
 
@@ -332,6 +321,10 @@ def drain(
     for name in names:
         out.print(f"{name} drains", highlight=False)
     out.print(f"{len(names)} workers on this machine were told to leave", highlight=False)
+
+
+for _command in threads.COMMANDS:
+    app.command()(_command)
 
 
 # -- proving ---------------------------------------------------------------------------------------

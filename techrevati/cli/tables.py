@@ -72,6 +72,27 @@ def render_runs_table(runs: Sequence[Mapping[str, Any]]) -> Table:
     return table
 
 
+def render_checkpoints(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Tabulate checkpoints: ``version turn at messages run_id``."""
+    table = Table(
+        Column("version", justify="right", no_wrap=True),
+        Column("turn", justify="right", no_wrap=True),
+        Column("at", no_wrap=True),
+        Column("messages", justify="right", no_wrap=True),
+        Column("run", no_wrap=True),
+        box=RULES,
+        pad_edge=False,
+        show_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="dim",
+        caption=None if rows else "no checkpoints",
+        caption_justify="left",
+    )
+    for row in rows:
+        table.add_row(*(_cell(key, row[key]) for key in ("version", "turn", "at", "messages", "run_id")))
+    return table
+
+
 def render_status(run: Mapping[str, Any]) -> Table:
     """List what is known of one run: the columns of the runs table first, then the rest as given."""
     table = Table.grid(Column(style="dim", no_wrap=True), Column(overflow="fold"), padding=(0, 2, 0, 0))

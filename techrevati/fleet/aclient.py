@@ -15,18 +15,23 @@ from typing import Any, Literal, Self, Unpack
 
 from techrevati.fleet import registry
 from techrevati.fleet.agents import Card
+from techrevati.fleet.asking import aask
+from techrevati.fleet.athreads import AsyncThread
 from techrevati.fleet.client import LOOK_AGAIN
 from techrevati.fleet.events import Cursor, page, reading
+from techrevati.fleet.forking import ForkOptions, last_version_of
 from techrevati.fleet.listen import AsyncListener
-from techrevati.fleet.results import NotFinished, RunFilter, output_of
+from techrevati.fleet.listing import ListOptions, RunFilter, RunPage, listing, record_of
+from techrevati.fleet.results import NotFinished, output_of
 from techrevati.fleet.ringing import ring_for
 from techrevati.fleet.settings import Settings, load_settings, seconds
 from techrevati.fleet.starting import Duration, Start, StartOptions, decide_call, run_keys, start_call, steer_call
+from techrevati.fleet.versions import CheckpointRecord
 from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
 from techrevati.store.errors import RunNotFound
 from techrevati.store.keys import roles_key
-from techrevati.store.records import Event, RunRecord, pairs
+from techrevati.store.records import Event, RunRecord
 
 
 class AsyncRun:
@@ -96,6 +101,12 @@ class AsyncRun:
         c = self._client
         return await c.store.run(calls.retry(run_keys(c.fleet, await c.open(), self.id), self.id))
 
+    async def fork(self, at: int | None = None, **options: Unpack[ForkOptions]) -> "AsyncRun":
+        c = self._client
+        keys = run_keys(c.fleet, await c.open(), self.id)
+        tenant, thread_id, newest = await aask(c.store, last_version_of(keys, self.id))
+        return await c.thread(thread_id, tenant=tenant).fork(newest if at is None else at, **options)
+
     def __repr__(self) -> str:
         return f"AsyncRun({self.id!r})"
 
@@ -156,38 +167,35 @@ class AsyncClient:
         run_keys(self.fleet, await self.open(), run_id)
         return AsyncRun(self, run_id)
 
+    def handle(self, run_id: str, *, created: bool) -> AsyncRun:
+        return AsyncRun(self, run_id, created=created)
+
     async def record(self, run_id: str) -> RunRecord:
-        fields = await self.store.command("HGETALL", run_keys(self.fleet, await self.open(), run_id).run(run_id))
-        if not fields:
+        key = run_keys(self.fleet, await self.open(), run_id).run(run_id)
+        record = record_of(run_id, await self.store.command("HGETALL", key))
+        if record is None:
             raise RunNotFound(run_id)
-        return RunRecord.parse(run_id, pairs(fields))
+        return record
 
-    async def list_runs(
-        self,
-        *,
-        status: str | Sequence[str] | None = None,
-        tenant: str | None = None,
-        role: str | None = None,
-        thread_id: str | None = None,
-        limit: int = 100,
-    ) -> list[RunRecord]:
-        wanted = RunFilter.of(status, tenant, role, thread_id)
-        found: list[RunRecord] = []
-        for keys in registry.partitions_of(self.fleet, await self.open()):
-            first, mine = 0, 0
-            while mine < limit:
-                ids = await self.store.command("ZREVRANGE", keys.runs, first, first + 127)
-                first += 128
-                records = await self.store.commands([("HGETALL", keys.run(one)) for one in ids])
-                for run_id, fields in zip(ids, records, strict=True):
-                    if fields and wanted.fits(record := RunRecord.parse(run_id, pairs(fields))):
-                        found.append(record)
-                        mine += 1
-                if len(ids) < 128:
-                    break
-        return sorted(found, key=lambda record: record.run_id, reverse=True)[:limit]
+    async def runs(self, *, after: str | None = None, limit: int = 100, **options: Unpack[ListOptions]) -> RunPage:
+        wanted = RunFilter.of(options)
+        return await aask(self.store, listing(self.fleet, await self.open(), wanted, after, limit))
 
-    runs = list_runs
+    async def list_runs(self, *, limit: int = 100, **options: Unpack[ListOptions]) -> list[RunRecord]:
+        page = await self.runs(limit=limit, **options)
+        found = page.runs
+        while page.cursor is not None and len(found) < limit:
+            page = await self.runs(after=page.cursor, limit=limit - len(found), **options)
+            found += page.runs
+        return found
+
+    def thread(self, thread_id: str, *, tenant: str = "default") -> AsyncThread:
+        return AsyncThread(self, thread_id, tenant)
+
+    async def checkpoints(
+        self, thread_id: str, *, tenant: str = "default", before: int | None = None, limit: int = 100
+    ) -> list[CheckpointRecord]:
+        return await self.thread(thread_id, tenant=tenant).checkpoints(before=before, limit=limit)
 
     async def close(self) -> None:
         await self.listener.close()

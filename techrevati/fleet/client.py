@@ -12,16 +12,21 @@ from typing import Any, Literal, Self, Unpack
 
 from techrevati.fleet import registry
 from techrevati.fleet.agents import Card
+from techrevati.fleet.asking import ask
 from techrevati.fleet.events import Cursor, page, reading
+from techrevati.fleet.forking import ForkOptions, last_version_of
 from techrevati.fleet.listen import ThreadListener
-from techrevati.fleet.results import NotFinished, RunFilter, output_of
+from techrevati.fleet.listing import ListOptions, RunFilter, RunPage, listing, record_of
+from techrevati.fleet.results import NotFinished, output_of
 from techrevati.fleet.ringing import ring_for
 from techrevati.fleet.settings import Settings, load_settings, seconds
 from techrevati.fleet.starting import Duration, Start, StartOptions, decide_call, run_keys, start_call, steer_call
+from techrevati.fleet.threads import Thread
+from techrevati.fleet.versions import CheckpointRecord
 from techrevati.store import calls
 from techrevati.store.errors import RunNotFound
 from techrevati.store.keys import PartitionKeys, roles_key
-from techrevati.store.records import Event, RunRecord, pairs
+from techrevati.store.records import Event, RunRecord
 from techrevati.store.sync import SyncStore
 
 CHUNK = 100
@@ -122,6 +127,12 @@ class Run:
         """Send a dead, failed or cancelled run back to the turn it ended in."""
         return self._client.store.run(calls.retry(self._client.keys(self.id), self.id))
 
+    def fork(self, at: int | None = None, **options: Unpack[ForkOptions]) -> "Run":
+        """Fork the run's thread at a version, or at this run's newest; see `Thread.fork`."""
+        client = self._client
+        tenant, thread_id, newest = ask(client.store, last_version_of(client.keys(self.id), self.id))
+        return client.thread(thread_id, tenant=tenant).fork(newest if at is None else at, **options)
+
     def __repr__(self) -> str:
         return f"Run({self.id!r})"
 
@@ -195,39 +206,41 @@ class Client:
         self.keys(run_id)
         return Run(self, run_id)
 
+    def handle(self, run_id: str, *, created: bool) -> Run:
+        return Run(self, run_id, created=created)
+
     def record(self, run_id: str) -> RunRecord:
-        fields = self.store.command("HGETALL", self.keys(run_id).run(run_id))
-        if not fields:
+        record = record_of(run_id, self.store.command("HGETALL", self.keys(run_id).run(run_id)))
+        if record is None:
             raise RunNotFound(run_id)
-        return RunRecord.parse(run_id, pairs(fields))
+        return record
 
-    def list_runs(
-        self,
-        *,
-        status: str | Sequence[str] | None = None,
-        tenant: str | None = None,
-        role: str | None = None,
-        thread_id: str | None = None,
-        limit: int = 100,
-    ) -> list[RunRecord]:
-        """Give the newest runs that fit, at most `limit`."""
-        wanted = RunFilter.of(status, tenant, role, thread_id)
-        found: list[RunRecord] = []
-        for keys in registry.partitions_of(self.fleet, self.partitions):
-            first, mine = 0, 0
-            while mine < limit:
-                ids = self.store.command("ZREVRANGE", keys.runs, first, first + 127)
-                first += 128
-                records = self.store.commands([("HGETALL", keys.run(one)) for one in ids])
-                for run_id, fields in zip(ids, records, strict=True):
-                    if fields and wanted.fits(record := RunRecord.parse(run_id, pairs(fields))):
-                        found.append(record)
-                        mine += 1
-                if len(ids) < 128:
-                    break
-        return sorted(found, key=lambda record: record.run_id, reverse=True)[:limit]
+    def runs(self, *, after: str | None = None, limit: int = 100, **options: Unpack[ListOptions]) -> RunPage:
+        """Give a page of the runs that fit, the newest first; `after` is the cursor of the page before.
 
-    runs = list_runs
+        A page looks at 5,000 runs at most: it may hold few, or none, and yet have a cursor.
+        """
+        wanted = RunFilter.of(options)
+        return ask(self.store, listing(self.fleet, self.partitions, wanted, after, limit))
+
+    def list_runs(self, *, limit: int = 100, **options: Unpack[ListOptions]) -> list[RunRecord]:
+        """Give the newest runs that fit, at most `limit`, however many pages that takes."""
+        page = self.runs(limit=limit, **options)
+        found = page.runs
+        while page.cursor is not None and len(found) < limit:
+            page = self.runs(after=page.cursor, limit=limit - len(found), **options)
+            found += page.runs
+        return found
+
+    def thread(self, thread_id: str, *, tenant: str = "default") -> Thread:
+        """Give the handle of a tenant's thread."""
+        return Thread(self, thread_id, tenant)
+
+    def checkpoints(
+        self, thread_id: str, *, tenant: str = "default", before: int | None = None, limit: int = 100
+    ) -> list[CheckpointRecord]:
+        """Give the versions of a thread that are kept, the newest first."""
+        return self.thread(thread_id, tenant=tenant).checkpoints(before=before, limit=limit)
 
     def close(self) -> None:
         self.listener.close()

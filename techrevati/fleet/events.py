@@ -70,7 +70,7 @@ def page(run_id: str, cursor: Cursor, replies: Sequence[Any]) -> Page:
     durable = [Event.parse(run_id, entry) for entry in replies[0]]
     live = [Event.parse(run_id, entry) for entry in replies[1]]
     fields: dict[str, str] = replies[2] if isinstance(replies[2], dict) else pairs(replies[2])
-    if not fields:
+    if not fields or "gone" in fields:  # the tombstone of a deleted one is no run either
         return Page([], cursor, ended=True, known=False)
     record = RunRecord.parse(run_id, fields)
     last = record.seq

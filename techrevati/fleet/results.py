@@ -1,8 +1,6 @@
-"""What the two clients share beyond building calls: results and filters."""
+"""What the two clients share beyond building calls: results."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 from techrevati.runtime.errors import TechrevatiError
 from techrevati.store.records import RunRecord, Status
@@ -41,29 +39,3 @@ def output_of(record: RunRecord) -> Any:
     if record.status is Status.COMPLETED:
         return record.output
     raise RunFailed(record.run_id, record.status.value, record.error or record.cancelling)
-
-
-@dataclass(frozen=True, slots=True)
-class RunFilter:
-    """Which runs a listing wants; None is any."""
-
-    statuses: frozenset[str] | None
-    tenant: str | None
-    role: str | None
-    thread_id: str | None
-
-    @classmethod
-    def of(cls, status: str | Sequence[str] | None, tenant: str | None, role: str | None, thread: str | None) -> Self:
-        names = [status] if isinstance(status, str) else status
-        for name in names or ():
-            if name not in list(Status):
-                raise ValueError(f"status {name!r} is unknown; use {', '.join(Status)}")
-        return cls(frozenset(names) if names else None, tenant, role, thread)
-
-    def fits(self, record: RunRecord) -> bool:
-        return (
-            (self.statuses is None or record.status.value in self.statuses)
-            and self.tenant in (None, record.tenant)
-            and self.role in (None, record.role)
-            and self.thread_id in (None, record.thread_id)
-        )

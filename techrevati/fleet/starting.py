@@ -32,7 +32,7 @@ from techrevati.telemetry.tracing import current_traceparent
 Duration = float | timedelta
 
 
-def _moment(relative: Duration | None, absolute: datetime | None, names: tuple[str, str]) -> str:
+def moment_of(relative: Duration | None, absolute: datetime | None, names: tuple[str, str]) -> str:
     if relative is not None and absolute is not None:
         raise ValueError(f"{names[0]} and {names[1]} were both given; fix: give one")
     if relative is not None:
@@ -44,10 +44,22 @@ def _moment(relative: Duration | None, absolute: datetime | None, names: tuple[s
     return ""
 
 
-def _deadline(deadline: Duration | datetime | None) -> str:
+def deadline_of(deadline: Duration | datetime | None) -> str:
     if isinstance(deadline, datetime):
-        return _moment(None, deadline, ("deadline", "deadline"))
-    return _moment(deadline, None, ("deadline", "deadline"))
+        return moment_of(None, deadline, ("deadline", "deadline"))
+    return moment_of(deadline, None, ("deadline", "deadline"))
+
+
+def check_priority(priority: int) -> int:
+    if not -1000 <= priority <= 1000:
+        raise ValueError(f"priority={priority} is refused: use -1000 (last) to 1000 (first), 0 is normal")
+    return priority
+
+
+def check_key(key: str | None) -> str | None:
+    if key is not None and not 0 < len(key.encode()) <= 200:
+        raise BadName("idempotency_key", key, "1-200 bytes")
+    return key
 
 
 class StartOptions(TypedDict, total=False):
@@ -106,10 +118,8 @@ def start_call(
         policy = OnBusy(on_busy)
     except ValueError:
         raise ValueError(f"on_busy={on_busy!r} is refused: use {', '.join(OnBusy)}") from None
-    if not -1000 <= priority <= 1000:
-        raise ValueError(f"priority={priority} is refused: use -1000 (last) to 1000 (first), 0 is normal")
-    if idempotency_key is not None and not 0 < len(idempotency_key.encode()) <= 200:
-        raise BadName("idempotency_key", idempotency_key, "1-200 bytes")
+    check_priority(priority)
+    check_key(idempotency_key)
     text = encode(input, "input", settings.max_payload)
     fields = {"input": text}
     if metadata:
@@ -126,9 +136,9 @@ def start_call(
     else:
         partition = turn_of % partitions
     if idempotency_key is not None:
-        idem = _digest([tenant, thread_id, idempotency_key])
-    begin = _moment(start.get("delay"), start.get("eta"), ("delay", "eta"))
-    digest = _digest([agent, text, thread_id, priority, project_id, fields.get("meta")])
+        idem = digest_of([tenant, thread_id, idempotency_key])
+    begin = moment_of(start.get("delay"), start.get("eta"), ("delay", "eta"))
+    digest = digest_of([agent, text, thread_id, priority, project_id, fields.get("meta")])
     spec = calls.StartSpec(
         run_id=new_id(partition),
         tenant=tenant,
@@ -141,7 +151,7 @@ def start_call(
         idem=idem,
         idem_key=idempotency_key or "",
         begin=begin,
-        deadline=_deadline(start.get("deadline")),
+        deadline=deadline_of(start.get("deadline")),
         priority=priority,
         max_attempts=card.max_attempts,
         fields=fields,
@@ -149,7 +159,7 @@ def start_call(
     return calls.start(PartitionKeys(fleet, partition), spec)
 
 
-def _digest(parts: Sequence[Any]) -> str:
+def digest_of(parts: Sequence[Any]) -> str:
     return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
 
 
@@ -191,4 +201,18 @@ def steer_call(fleet: str, partitions: int, settings: Settings, run_id: str, mes
     return calls.inbox_put(run_keys(fleet, partitions, run_id), run_id, entry, "steer", "", body)
 
 
-__all__ = ["Duration", "RunId", "Start", "StartOptions", "decide_call", "run_keys", "start_call", "steer_call"]
+__all__ = [
+    "Duration",
+    "RunId",
+    "Start",
+    "StartOptions",
+    "check_key",
+    "check_priority",
+    "deadline_of",
+    "decide_call",
+    "digest_of",
+    "moment_of",
+    "run_keys",
+    "start_call",
+    "steer_call",
+]

@@ -137,6 +137,8 @@ def _run(p: Partition, run: Run, where: list[str]) -> Iterator[_Raw]:
         yield bad("deadline", f"is {run.status} and still in the deadlines index")
     if not run.is_terminal and indexed != run.deadline:
         yield bad("deadline", f"has deadline {run.deadline}, the index says {indexed}")
+    if not run.is_terminal and thread is not None and run.id not in thread.runs:
+        yield bad("index", "is not among the runs of its thread")
     if run.id not in p.created:
         yield bad("index", "is not in the runs index")
     if run.is_terminal != (run.id in p.ended):
@@ -228,7 +230,7 @@ def check(
 
 _KEY = re.compile(r"([a-z]+):\{(.+):(\d+)\}:(.+)", re.DOTALL)
 _OF_RUN = frozenset({"run", "inbox", "journal", "calls", "decided", "kids", "events", "live"})
-_OF_THREAD = frozenset({"thread", "msgs", "ckpt", "line"})
+_OF_THREAD = frozenset({"thread", "msgs", "ckpt", "line", "runsof"})
 
 
 def orphans(store: SyncStore, fleet: str) -> list[Finding]:
@@ -249,7 +251,7 @@ def orphans(store: SyncStore, fleet: str) -> list[Finding]:
 
 
 def _owned(kind: str) -> bool:
-    return kind in _OF_RUN or kind in _OF_THREAD or kind in ("claim", "idem")
+    return kind in _OF_RUN or kind in _OF_THREAD or kind in ("claim", "idem", "drop")
 
 
 def _alive(store: SyncStore, fleet: str, names: Sequence[str]) -> list[bool]:
@@ -262,7 +264,9 @@ def _alive(store: SyncStore, fleet: str, names: Sequence[str]) -> list[bool]:
         if kind == "idem":
             made = store.command("GET", name) or ""
             kind, rest = "run", made.partition(" ")[0]
-        if kind in _OF_THREAD:
+        if kind == "drop":
+            questions.append(("ZSCORE", keys.drops, rest))
+        elif kind in _OF_THREAD:
             questions.append(("HGET", keys.thread(*rest.split(":", 1)), "active"))
         else:
             questions.append(("HGET", keys.run(rest), "home"))

@@ -139,6 +139,51 @@ class ThreadBusy(StoreError):
         )
 
 
+class ThreadInUse(StoreError):
+    """A run is active on the thread that was to be deleted."""
+
+    def __init__(self, thread_id: str, active: str) -> None:
+        super().__init__(thread_id, active)
+        self.thread_id, self.active = thread_id, active
+
+    def __str__(self) -> str:
+        return (
+            f"thread {self.thread_id!r} has the active run {self.active}; "
+            "fix: wait for it or cancel it, or delete with force, which revokes it"
+        )
+
+
+class ThreadNotFound(StoreError):
+    """The tenant has no thread of that id: it never was, was deleted, or its retention ended."""
+
+    def __init__(self, thread_id: str, tenant: str) -> None:
+        super().__init__(thread_id, tenant)
+        self.thread_id, self.tenant = thread_id, tenant
+
+    def __str__(self) -> str:
+        return (
+            f"thread {self.thread_id!r} of tenant {self.tenant!r} is not known; "
+            "fix: check the id and the tenant, or it was deleted"
+        )
+
+
+class VersionGone(StoreError):
+    """A version of a thread that was asked for is not kept, or never was."""
+
+    def __init__(self, thread_id: str, version: int, oldest: int | None, newest: int) -> None:
+        super().__init__(thread_id, version, oldest, newest)
+        self.thread_id, self.version, self.oldest, self.newest = thread_id, version, oldest, newest
+
+    def __str__(self) -> str:
+        kept = f"{self.newest}" if self.oldest is None else f"{self.oldest} to {self.newest}"
+        if self.version > self.newest:
+            return f"thread {self.thread_id!r} has no version {self.version} yet; fix: use one of {kept}"
+        return (
+            f"version {self.version} of thread {self.thread_id!r} is not kept any more; fix: use one of {kept}, "
+            "and raise TECHREVATI_KEEP_CHECKPOINTS to keep more"
+        )
+
+
 class LineFull(StoreError):
     """Too many runs already wait behind the thread's active one."""
 

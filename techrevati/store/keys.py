@@ -89,7 +89,8 @@ class PartitionKeys:
 
     @property
     def clock(self) -> str:
-        """Hash: time never falls (`us`), minimal protocol (`min`), commits refused (`fenced`); every KEYS[1]."""
+        """Hash: time never falls (`us`), minimal protocol (`min`), commits refused (`fenced`), threads deleted
+        (`drops`); every KEYS[1]."""
         return f"clock:{self.tag}"
 
     @property
@@ -113,6 +114,11 @@ class PartitionKeys:
     def ended(self) -> str:
         """Sorted set: terminal runs, by the time they are forgotten."""
         return f"ended:{self.tag}"
+
+    @property
+    def drops(self) -> str:
+        """Sorted set: numbers of deleted threads that have runs left to forget, the oldest first."""
+        return f"drops:{self.tag}"
 
     @property
     def roles(self) -> str:
@@ -196,6 +202,14 @@ class PartitionKeys:
 
     def checkpoints(self, tenant: str, thread: str) -> str:
         return f"ckpt:{self.tag}:{tenant}:{thread}"
+
+    def runsof(self, tenant: str, thread: str) -> str:
+        """Sorted set: every run of a thread that is still known, by creation time."""
+        return f"runsof:{self.tag}:{tenant}:{thread}"
+
+    def drop(self, number: int | str) -> str:
+        """Sorted set: what was the `runsof` of a deleted thread."""
+        return f"drop:{self.tag}:{number}"
 
     def line(self, tenant: str, thread: str) -> str:
         return f"line:{self.tag}:{tenant}:{thread}"

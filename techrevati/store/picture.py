@@ -84,7 +84,8 @@ def _head(store: SyncStore, keys: PartitionKeys, p: Partition) -> None:
     )
     clock = pairs(clock)
     p.clock, p.minimum = _int(clock, "us"), _maybe(clock, "min")
-    p.fenced = _int(clock, "fenced")
+    p.fenced, p.dropped = _int(clock, "fenced"), _int(clock, "drops")
+    p.drops = {int(number): _scan(store, keys.drop(number)) for number in _scan(store, keys.drops)}
     p.weights = {tenant: float(weight) for tenant, weight in pairs(weights).items()}
     p.sweeper = (sweeper[0], int(sweeper[1])) if sweeper[0] else None
     p.due, p.routes = _scan(store, keys.due), _scan(store, keys.routes)
@@ -254,16 +255,17 @@ def _threads(store: SyncStore, keys: PartitionKeys, p: Partition, contents: bool
         asked: list[Sequence[Arg]] = []
         for owner in chunk:
             asked += [("HGETALL", keys.thread(*owner)), ("LRANGE", keys.line(*owner), 0, -1)]
+            asked.append(("ZRANGE", keys.runsof(*owner), 0, -1, "WITHSCORES"))
             if contents:
                 asked += [("LRANGE", keys.messages(*owner), 0, -1), ("XRANGE", keys.checkpoints(*owner), "-", "+")]
-        for owner, (fields, line, *more) in zip(
-            chunk, chunks(store.commands(asked), 4 if contents else 2), strict=True
+        for owner, (fields, line, runs, *more) in zip(
+            chunk, chunks(store.commands(asked), 5 if contents else 3), strict=True
         ):
             lined.update(line)
             if not fields and not line:
                 continue
             p.threads[owner] = t = parse_thread(*owner, pairs(fields))
-            t.line = line
+            t.line, t.runs = line, {run_id: float(created) for run_id, created in pairs(runs).items()}
             if more:
                 t.messages = more[0]
                 t.versions = [_version(entry_id, pairs(said)) for entry_id, said in more[1]]
@@ -288,6 +290,7 @@ def parse_thread(tenant: str, thread: str, fields: Fields) -> Thread:
         base=_maybe(fields, "base"),
         since=_int(fields, "since"),
         idle=fields.get("ttl") == "1",
+        origin=fields.get("origin", ""),
     )
 
 
@@ -300,6 +303,7 @@ def _version(entry_id: str, said: Fields) -> Version:
         messages=int(said["n"]),
         spans=said["s"],
         run=said["r"],
+        at=_int(said, "a"),
         turn=_maybe(said, "t"),
         kind=kind,
         state=said.get(kind, ""),

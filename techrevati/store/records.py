@@ -187,6 +187,9 @@ class Checkpoint:
     delta: str | None
     back_to: int | None
     back_full: int | None
+    run_id: str = ""
+    turn: int | None = None
+    at_us: int = 0
 
     @classmethod
     def parse(cls, entry: Sequence[Any]) -> "Checkpoint":
@@ -201,6 +204,9 @@ class Checkpoint:
             delta=fields.get("d"),
             back_to=int(fields["b"]) if "b" in fields else None,
             back_full=int(fields["bf"] or 0) if "bf" in fields else None,
+            run_id=fields["r"],
+            turn=int(fields["t"]) if "t" in fields else None,
+            at_us=int(fields.get("a") or 0),
         )
 
 
@@ -277,6 +283,15 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Deleted:
+    """What one call of a deletion did: `more` says that runs are left, for the next call or the sweep."""
+
+    known: bool
+    forgotten: int
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Swept:
     """What one sweep did, and when the next thing is due (us, None = nothing stands there)."""
 
@@ -295,7 +310,7 @@ class PartitionLease:
     until_us: int
 
 
-_NUMBERS = frozenset({"turn", "attempt"})
+_NUMBERS = frozenset({"turn", "attempt", "version"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,8 @@ local function finish(r, status, by, field, value)
   for i = 1, n do call('PEXPIRE', K(kept[i], r.id), f0(RUN_TTL)) end
   local kids = (status == 'cancelled' or status == 'superseded') and kids_of(r) or {}
   if n < 7 then
-    call('DEL', K('inbox', r.id), K('journal', r.id), K('calls', r.id), K('kids', r.id))
+    call('DEL', K('inbox', r.id), K('journal', r.id), K('calls', r.id))
+    if r.kids ~= '' then call('PEXPIRE', K('kids', r.id), f0(RUN_TTL)) end
     if num(r.wakes) ~= 0 then put(r, 'wakes', '0') end
   end
   if r.idem ~= '' then call('PEXPIRE', K('idem', r.idem), 86400000) end
@@ -65,7 +66,9 @@ local function finish(r, status, by, field, value)
       activate(follower)
     else
       put(t, 'active', '', 'ttl', '1')
-      for _, kind in ipairs({ 'thread', 'msgs', 'ckpt' }) do call('PEXPIRE', K(kind, t.name), f0(THREAD_TTL)) end
+      for _, kind in ipairs({ 'thread', 'msgs', 'ckpt', 'runsof' }) do
+        call('PEXPIRE', K(kind, t.name), f0(THREAD_TTL))
+      end
     end
   end
 

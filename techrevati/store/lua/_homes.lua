@@ -126,7 +126,7 @@ local function activate(r, quiet)
   put(t, 'active', r.id)
   if t.ttl ~= '' then
     put(t, 'ttl', '')
-    for _, kind in ipairs({ 'thread', 'msgs', 'ckpt' }) do call('PERSIST', K(kind, t.name)) end
+    for _, kind in ipairs({ 'thread', 'msgs', 'ckpt', 'runsof' }) do call('PERSIST', K(kind, t.name)) end
   end
   put(r, 'v0', t.version, 'f0', t.full, 'k0', t.base ~= '' and t.base or t.full)
   if r.resume == 'routes' then                      -- sent back after its handoff could not be placed

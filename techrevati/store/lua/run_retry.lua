@@ -17,7 +17,7 @@ need(r, 'status', 'retried', 'idem', 'deadline', 'agent', 'resume', 'priority')
 if not terminal(r) and r.retried == '1' then return { 0, {}, r.home } end
 if not retriable(r) then return { -11, {}, r.status } end
 local t = thread_of(r)
-if t.version == '' then return { -4, {} } end
+if not call('ZSCORE', K('runsof', t.name), r.id) then return { -4, {} } end  -- it is gone, or another of that name
 local length = call('LLEN', K('line', t.name))
 if t.active ~= '' and length >= tonumber(ARGV[4]) then return { -5, {}, length } end
 for _, kind in ipairs({ 'run', 'events', 'decided', 'inbox', 'journal', 'calls', 'kids' }) do

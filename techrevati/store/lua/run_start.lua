@@ -1,6 +1,6 @@
 -- run_start: create a run (and its thread), or return what the idempotency key already made.
 -- Twin: techrevati.store.twin.start.run_start
--- include: _unit _homes _finish
+-- include: _unit _homes _finish _start
 --
 -- KEYS[1]  clock      the partition
 -- ARGV[1]  protocol
@@ -28,13 +28,8 @@ local refused = enter(ARGV[1], ARGV[2])
 if refused then return refused end
 local id, policy, idem, digest, parent_id = ARGV[3], ARGV[8], ARGV[10], ARGV[11], ARGV[16]
 
-local known = idem ~= '' and call('GET', K('idem', idem))
-if known then
-  local first, made_of = string.match(known, '^(%S+) (.*)$')
-  if made_of ~= digest then return { -2, {}, first } end
-  return { 0, {}, first, call('HGET', K('run', first), 'thread') or '' }
-end
-if call('EXISTS', K('run', id)) == 1 then return { 0, {}, id, ARGV[5] } end
+local before = made_before(idem, digest, id, ARGV[5])
+if before then return before end
 if parent_id ~= '' then
   local parent = run_of(parent_id)
   if not parent or terminal(parent) then return { -4, {} } end
@@ -52,41 +47,26 @@ if active and policy == 'enqueue' and not (waits and length == 0) and length >= 
   return { -5, {}, length }
 end
 
-if t.version == '' then
-  put(t, 'version', '0', 'n', '0', 'spans', '0:', 'bytes', '0', 'full', '0', 'since', '0', 'fence', '0',
-    'tenant', r.tenant, 'id', r.thread, 'created', NOWS)
-end
-local made = { 'role', ARGV[6], 'agent', ARGV[7], 'turn', '1', 'attempt', '0',
-  'fails', '0', 'hops', '0', 'seq', '0', 'wakes', '0', 'priority', ARGV[14], 'maxa', ARGV[15], 'parent', parent_id,
-  'idem', idem, 'created', NOWS, 'token', '', 'next_at', '' }
-for i = 1, #made, 2 do put(r, made[i], made[i + 1]) end
-for i = 18, #ARGV, 2 do put(r, ARGV[i], ARGV[i + 1]) end
-local begin, deadline = when(ARGV[12]), when(ARGV[13])
-if begin then put(r, 'next_at', f0(begin)) end
-if deadline then
-  put(r, 'deadline', f0(deadline))
-  call('ZADD', DEADLINES, f0(deadline), id)
-end
-call('ZADD', 'runs:' .. TAG, NOWS, id)
-if idem ~= '' then call('SET', K('idem', idem), id .. ' ' .. digest) end
+if t.version == '' then begin_thread(t, r) end
+begin_run(r, t, ARGV[6], ARGV[7], ARGV[14], ARGV[15], idem, digest, when(ARGV[12]), when(ARGV[13]), 18)
 if parent_id ~= '' then
+  put(r, 'parent', parent_id)
   call('SADD', K('kids', parent_id), id)
   put(run_of(parent_id), 'kids', '1')
 end
-event(r, '-', 'run.queued', 'role', r.role, 'agent', r.agent)
 
 if active and (policy == 'interrupt' or policy == 'rollback') then
   need(active, 'v0', 'f0', 'k0')
-  local before, back_full, base = active.v0, active.f0, active.k0
+  local since, back_full, base = active.v0, active.f0, active.k0
   for _, other in ipairs(call('LRANGE', K('line', t.name), 0, -1)) do
     local behind = run_of(other)
     if behind then finish(behind, 'superseded', '-', 'reason', policy .. ' by ' .. id) end
   end
   revoke(active, 'superseded', 'reason', policy .. ' by ' .. id)
-  if policy == 'rollback' and num(t.version) > num(before) then
-    -- Versions only grow: a new one that says "state of `before`".
+  if policy == 'rollback' and num(t.version) > num(since) then
+    -- Versions only grow: a new one that says "state of `since`".
     local n, spans, commit = '0', '0:', 'r' .. id
-    local old = num(before) > 0 and call('XRANGE', K('ckpt', t.name), before .. '-0', before .. '-0')[1]
+    local old = num(since) > 0 and call('XRANGE', K('ckpt', t.name), since .. '-0', since .. '-0')[1]
     if old then
       local fields = {}
       for i = 1, #old[2], 2 do fields[old[2][i]] = old[2][i + 1] end
@@ -99,9 +79,9 @@ if active and (policy == 'interrupt' or policy == 'rollback') then
     end)
     view = view .. t.n .. ':'
     call('XADD', K('ckpt', t.name), version .. '-0', 'c', commit, 'p', t.commit, 'n', t.n, 's', view, 'r', id,
-      'b', before, 'bf', back_full)
+      'a', NOWS, 'b', since, 'bf', back_full)
     put(t, 'version', version, 'commit', commit, 'spans', view, 'full', version, 'since', '0', 'worker', '',
-      'base', num(before) > 0 and base or '')
+      'base', num(since) > 0 and base or '')
   end
   activate(r)
 elseif waits then

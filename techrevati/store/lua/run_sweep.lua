@@ -1,6 +1,6 @@
 -- run_sweep: look again at what is due, keep the ticket accounts true, forget what is past its retention.
 -- Twin: techrevati.store.twin.sweep.run_sweep
--- include: _unit _homes _finish
+-- include: _unit _homes _finish _drop
 --
 -- KEYS[1]  clock      the partition
 -- ARGV[1]  protocol
@@ -91,6 +91,7 @@ for _, id in ipairs(call('ZRANGEBYSCORE', 'ended:' .. TAG, '-inf', NOWS, 'LIMIT'
   call('ZREM', 'ended:' .. TAG, id)
   call('ZREM', 'runs:' .. TAG, id)
 end
+remove(limit)
 
 local roles = call('SMEMBERS', 'roles:' .. TAG)
 table.sort(roles)
@@ -123,4 +124,5 @@ end
 local head = call('ZRANGE', DUE, 0, 0, 'WITHSCORES')
 local first = call('ZRANGE', DEADLINES, 0, 0, 'WITHSCORES')
 local look = min(tonumber(head[2] or 'inf') or math.huge, tonumber(first[2] or 'inf') or math.huge)
+if call('EXISTS', DROPS) == 1 then look = NOW end
 return reply(1, moved, look == math.huge and '' or f0(look), expired, dead)

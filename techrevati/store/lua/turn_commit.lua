@@ -80,10 +80,10 @@ if not stays then
   local version, kind = f0(num(t.version) + 1), ARGV[9]
   if kind == '' then
     call('XADD', K('ckpt', t.name), version .. '-0', 'c', token, 'p', t.commit, 'n', t.n, 's', t.spans, 'r', r.id,
-      't', turn)
+      't', turn, 'a', NOWS)
   else
     call('XADD', K('ckpt', t.name), version .. '-0', 'c', token, 'p', t.commit, 'n', t.n, 's', t.spans, 'r', r.id,
-      't', turn, kind, ARGV[10])
+      't', turn, 'a', NOWS, kind, ARGV[10])
   end
   if kind == 'f' then
     put(t, 'full', version, 'since', '0', 'base', '')

@@ -72,7 +72,7 @@ def turn_commit(
     if not stays:
         thread.messages += messages
         thread.stored += len(messages)
-        made = Version(thread.version + 1, token, thread.commit, thread.stored, thread.spans, run.id, turn)
+        made = Version(thread.version + 1, token, thread.commit, thread.stored, thread.spans, run.id, u.now, turn)
         made.kind, made.state = (state_kind, state) if state_kind else ("", "")
         thread.versions.append(made)
         if state_kind == "f":

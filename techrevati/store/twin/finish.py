@@ -54,7 +54,7 @@ def finish(u: Unit, run: Run, status: str, by: str, *, output: str = "", error: 
     u.p.ended[run.id] = u.now + RETENTION
     kids = sorted(run.kids) if status in ("cancelled", "superseded") else []
     if status not in RETRIABLE:
-        run.inbox, run.journal, run.calls, run.expiries, run.kids, run.wakes = {}, {}, {}, {}, set(), 0
+        run.inbox, run.journal, run.calls, run.expiries, run.wakes = {}, {}, {}, {}, 0
     _promote(u, run)
     _tell_parent(u, run)
     for kid_id in kids:

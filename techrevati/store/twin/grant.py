@@ -110,6 +110,7 @@ def entry(version: Version) -> list[Any]:
     fields += ["r", version.run]
     if version.turn is not None:
         fields += ["t", str(version.turn)]
+    fields += ["a", str(version.at)]
     if version.kind:
         fields += [version.kind, version.state]
     if version.back_to is not None:

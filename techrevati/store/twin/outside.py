@@ -53,6 +53,8 @@ def run_retry(u: Unit, run_id: str, line_max: str) -> Reply:
     if run.owner not in u.p.threads:
         raise Refused(-4)
     thread = u.thread(run)
+    if run_id not in thread.runs:  # the run's thread was deleted: this is another of its name
+        raise Refused(-4)
     if thread.active and len(thread.line) >= int(line_max):
         raise Refused(-5, len(thread.line))
     u.p.ended.pop(run_id, None)

@@ -150,6 +150,7 @@ class Version:
     messages: int
     spans: str
     run: str
+    at: int
     turn: int | None = None
     kind: str = ""
     state: str = ""
@@ -178,6 +179,10 @@ class Thread:
     since: int = 0
     idle: bool = False
     """No active run: its keys have a TTL."""
+    origin: str = ""
+    """Version and id of the thread it was forked from."""
+    runs: dict[str, float] = field(default_factory=dict)
+    """Every run of it that is still known -> when it was created."""
     messages: list[str] = field(default_factory=list)
     versions: list[Version] = field(default_factory=list)
     line: list[str] = field(default_factory=list)
@@ -235,6 +240,12 @@ class Partition:
     deadlines: dict[str, float] = field(default_factory=dict)
     created: dict[str, float] = field(default_factory=dict)
     ended: dict[str, float] = field(default_factory=dict)
+    dropped: int = 0
+    """Threads deleted so far."""
+    drops: dict[int, dict[str, float]] = field(default_factory=dict)
+    """A deleted thread's number -> its runs that are left to forget, and when each was created."""
+    gone: set[str] = field(default_factory=set, compare=False)
+    """Runs forgotten a moment ago: a start that is sent again does not make them anew."""
     idem: dict[str, tuple[str, str]] = field(default_factory=dict)
     claims: dict[str, str] = field(default_factory=dict)
     weights: dict[str, float] = field(default_factory=dict)

@@ -13,10 +13,11 @@ from techrevati.store.calls import Call
 from techrevati.store.scripts import PROTOCOL
 from techrevati.store.twin.commit import turn_commit
 from techrevati.store.twin.coordinate import partition_lease, pool_beat, run_route
+from techrevati.store.twin.drop import thread_delete
 from techrevati.store.twin.lease import live_append, run_claim, run_release, run_renew, step_begin, step_end
 from techrevati.store.twin.outside import inbox_put, run_cancel, run_retry
 from techrevati.store.twin.records import Partition
-from techrevati.store.twin.start import run_start
+from techrevati.store.twin.start import run_fork, run_start
 from techrevati.store.twin.sweep import run_sweep
 from techrevati.store.twin.unit import Refused, Reply, enter
 
@@ -25,6 +26,7 @@ SCRIPTS: dict[str, Callable[..., Reply]] = {
     for function in (
         *(run_start, run_claim, turn_commit, run_release, run_renew, step_begin, step_end, live_append),
         *(inbox_put, run_cancel, run_retry, run_route, run_sweep, pool_beat, partition_lease),
+        *(run_fork, thread_delete),
     )
 }
 

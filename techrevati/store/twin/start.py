@@ -1,8 +1,9 @@
-"""Starting a run on a thread, by the policy for a busy one.
+"""Starting a run: on a thread, by the policy for a busy one, or on a fork of one.
 
-Twin: ``lua/run_start.lua``.
+Twins: ``lua/run_start.lua``, ``lua/run_fork.lua``.
 """
 
+from techrevati.store.twin.begin import begin_run, made_before
 from techrevati.store.twin.finish import finish
 from techrevati.store.twin.homes import activate, line_add
 from techrevati.store.twin.records import Run, Thread, Version
@@ -31,14 +32,8 @@ def run_start(
     *fields: str,
 ) -> Reply:
     """Create a run (and its thread), or return what the idempotency key already made."""
-    if idem and idem in u.p.idem:
-        first, made_of = u.p.idem[idem]
-        if made_of != digest:
-            raise Refused(-2, first)
-        known = u.p.runs.get(first)
-        return u.reply(0, first, known.thread if known else "")
-    if run_id in u.p.runs:
-        return u.reply(0, run_id, thread_id)
+    if (before := made_before(u, idem, digest, run_id, thread_id)) is not None:
+        return before
     parent = u.p.runs.get(parent_id)
     if parent_id:
         if parent is None or parent.is_terminal:
@@ -55,17 +50,11 @@ def run_start(
         raise Refused(-5, len(thread.line))
 
     u.p.threads[tenant, thread_id] = thread
-    run = u.p.runs[run_id] = Run(run_id, tenant, thread_id, role, agent, created=u.now, parent=parent_id, idem=idem)
-    run.priority, run.max_attempts, run.extra = int(priority), int(attempts), dict(pairs(fields))
-    run.begin, run.deadline = when(begin, u.now), when(deadline, u.now)
-    if run.deadline is not None:
-        u.p.deadlines[run_id] = run.deadline
-    u.p.created[run_id] = u.now
-    if idem:
-        u.p.idem[idem] = run_id, digest
+    run = Run(run_id, tenant, thread_id, role, agent, parent=parent_id, extra=dict(pairs(fields)))
+    run.priority, run.max_attempts = int(priority), int(attempts)
+    begin_run(u, thread, run, idem, digest, when(begin, u.now), when(deadline, u.now))
     if parent is not None:
         parent.kids.add(run_id)
-    u.event(run, "-", "run.queued", role=role, agent=agent)
 
     if active is not None and policy in ("interrupt", "rollback"):
         _take_over(u, thread, active, run, policy)
@@ -89,11 +78,11 @@ def _take_over(u: Unit, thread: Thread, active: Run, run: Run, policy: str) -> N
         finish(u, u.p.runs[other], "superseded", "-", reason=f"{policy} by {run.id}")
     finish(u, active, "superseded", "-", reason=f"{policy} by {run.id}")
     if policy == "rollback" and thread.version > back_to:
-        _say_state_of(thread, back_to, back_full, base, run)
+        _say_state_of(u, thread, back_to, back_full, base, run)
     activate(u, run)
 
 
-def _say_state_of(thread: Thread, back_to: int, back_full: int, base: int, run: Run) -> None:
+def _say_state_of(u: Unit, thread: Thread, back_to: int, back_full: int, base: int, run: Run) -> None:
     """Append a version that says "state of `back_to`": versions only grow, and messages stay in the list."""
     old = next((version for version in thread.versions if version.version == back_to), None)
     stored, spans = (old.messages, old.spans) if old else (0, "0:")
@@ -101,7 +90,56 @@ def _say_state_of(thread: Thread, back_to: int, back_full: int, base: int, run: 
     shown = spans[: -len(start) - 1] if int(start) == stored else f"{spans}{stored},"
     view = f"{shown}{thread.stored}:"
     version, commit = thread.version + 1, f"r{run.id}"
-    made = Version(version, commit, thread.commit, thread.stored, view, run.id, back_to=back_to, back_full=back_full)
+    made = Version(version, commit, thread.commit, thread.stored, view, run.id, u.now)
+    made.back_to, made.back_full = back_to, back_full
     thread.versions.append(made)
     thread.version, thread.commit, thread.spans, thread.full = version, commit, view, version
     thread.since, thread.worker, thread.base = 0, "", base if back_to > 0 else None
+
+
+def run_fork(
+    u: Unit,
+    run_id: str,
+    tenant: str,
+    source_id: str,
+    version: str,
+    commit: str,
+    state: str,
+    thread_id: str,
+    role: str,
+    agent: str,
+    turn: str,
+    idem: str,
+    digest: str,
+    begin: str,
+    deadline: str,
+    priority: str,
+    attempts: str,
+    *fields: str,
+) -> Reply:
+    """Make a thread from one version of another, with a run of its own; the source stays as it is."""
+    if (before := made_before(u, idem, digest, run_id, thread_id)) is not None:
+        return before
+    source = u.p.threads.get((tenant, source_id))
+    if source is None:
+        raise Refused(-4)
+    of = next((one for one in source.versions if one.version == int(version)), None)
+    if version != "0" and (of is None or of.commit != commit):
+        raise Refused(-12, str(source.version))
+    if (there := u.p.threads.get((tenant, thread_id))) is not None:
+        raise Refused(-3, there.active)
+
+    thread = u.p.threads[tenant, thread_id] = Thread(tenant, thread_id, created=u.now)
+    thread.origin = f"{version} {source_id}"
+    run = Run(run_id, tenant, thread_id, role, agent, turn=int(turn), extra=dict(pairs(fields)))
+    run.handed = run.extra.pop("handed", "")
+    run.priority, run.max_attempts = int(priority), int(attempts)
+    begin_run(u, thread, run, idem, digest, when(begin, u.now), when(deadline, u.now))
+    u.event(run, "-", "run.forked", source=source_id, version=version)
+    if of is not None:
+        made = Version(1, f"f{run_id}", "", of.messages, of.spans, run_id, u.now, kind="f", state=state)
+        thread.versions, thread.messages = [made], source.messages[: of.messages]
+        thread.version, thread.commit, thread.full = 1, made.commit, 1
+        thread.stored, thread.spans, thread.bytes = of.messages, of.spans, source.bytes
+    activate(u, run)
+    return u.reply(1, run_id, thread_id)

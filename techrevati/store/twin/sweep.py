@@ -4,6 +4,7 @@ Twin: ``lua/run_sweep.lua``.
 """
 
 from techrevati.store.twin.coordinate import window_of
+from techrevati.store.twin.drop import remove
 from techrevati.store.twin.finish import finish, inbox_add
 from techrevati.store.twin.homes import due_add, leave, offer, offer_all, ready_add, routes_add, uncap
 from techrevati.store.twin.records import NEVER, Role, Run
@@ -42,9 +43,10 @@ def run_sweep(u: Unit, limit: str, expire: str, patience: str) -> Reply:
     for run_id in _due(u.p.ended, u.now, most):
         del u.p.ended[run_id]
         u.p.created.pop(run_id, None)
+    remove(u, most)
     for name in sorted(u.p.roles):
         _account(u, u.p.roles[name], most, int(patience))
-    look = min([*u.p.due.values(), *u.p.deadlines.values()], default=NEVER)
+    look = u.now if u.p.drops else min([*u.p.due.values(), *u.p.deadlines.values()], default=NEVER)
     return u.reply(1, moved, "" if look == NEVER else str(int(look)), expired, dead)
 
 

@@ -4,11 +4,12 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
-from techrevati.store import calls, doctor, picture
+from techrevati.store import calls, doctor, picture, thread_calls
 from techrevati.store.calls import ClaimSpec, CommitSpec, StartSpec, Suspended
 from techrevati.store.keys import PartitionKeys
-from techrevati.store.records import Claimed, Committed, Grant, OnBusy, Started, Swept
+from techrevati.store.records import Claimed, Committed, Deleted, Grant, OnBusy, Started, Swept
 from techrevati.store.sync import SyncStore
+from techrevati.store.thread_calls import ForkSpec
 from techrevati.store.twin.records import Partition, Role, Run, Thread
 
 S = 1_000_000
@@ -112,6 +113,27 @@ class Desk:
 
     def retry(self, run_id: str) -> str:
         return self.store.run(calls.retry(self.keys, run_id))
+
+    def fork(self, version: int, thread: str = "essay", to: str = "", *, tenant: str = "acme", **more: Any) -> Started:
+        kept = {} if tenant != "acme" else {one.version: one for one in self.thread(thread).versions}
+        more.setdefault("run_id", self.id("run"))
+        more.setdefault("commit", kept[version].commit if version in kept else "")
+        more.setdefault("state", '{"forked":true}')
+        more.setdefault("fields", {})
+        spec = ForkSpec(
+            tenant=tenant,
+            source=thread,
+            version=version,
+            thread_id=to or self.id("fork"),
+            role="writer",
+            agent="writer",
+            payload_digest="p",
+            **more,
+        )
+        return self.store.run(thread_calls.fork(self.keys, spec))
+
+    def delete(self, thread: str = "essay", *, tenant: str = "acme", force: bool = False, limit: int = 128) -> Deleted:
+        return self.store.run(thread_calls.delete(self.keys, tenant, thread, force=force, limit=limit))
 
     def route(self, run_id: str, hop: int, action: str, **more: str) -> bool:
         return self.store.run(calls.route(self.keys, run_id, hop, action, **more))

@@ -19,16 +19,16 @@ FRAGMENTS = tuple(sorted(e.name[:-4] for e in LUA.iterdir() if e.name.startswith
 
 # Command -> the options of it that are newer than Redis 6.2 are not used; all of these are as old as that.
 ALLOWED = {
-    *("DEL", "EXISTS", "GET", "SET", "PERSIST", "PEXPIRE", "PUBLISH", "TIME"),
+    *("DEL", "EXISTS", "GET", "SET", "PERSIST", "PEXPIRE", "PUBLISH", "TIME", "COPY", "RENAME", "UNLINK"),
     *("HDEL", "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HLEN", "HMGET", "HSET", "HSETNX"),
-    *("LLEN", "LPOP", "LPUSH", "LRANGE", "LREM", "RPUSH"),
+    *("LLEN", "LPOP", "LPUSH", "LRANGE", "LREM", "LTRIM", "RPUSH"),
     *("SADD", "SCARD", "SMEMBERS"),
     *("XADD", "XRANGE", "XTRIM"),
     *("ZADD", "ZCARD", "ZCOUNT", "ZINCRBY", "ZPOPMIN", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZREMRANGEBYSCORE", "ZSCORE"),
 }
 # The names of a script's own keys: by the functions of PartitionKeys that make them.
 KINDS = {"msgs": "messages", "ckpt": "checkpoints"}
-OF_PARTITION = {"due", "routes", "deadlines", "runs", "ended", "roles", "sweeper", "weights", "stop", "clock"}
+OF_PARTITION = {"due", "routes", "deadlines", "runs", "ended", "roles", "sweeper", "weights", "stop", "clock", "drops"}
 
 
 def source(name: str) -> str:
@@ -41,7 +41,7 @@ def every() -> list[str]:
 
 def of_partition(name: str) -> bool:
     """Say if a script or fragment works on a partition; the others have a key of their own and a room of their own."""
-    return name in ("_unit", "_homes", "_finish", "_grant") or "-- include: _unit" in source(name)
+    return name in ("_unit", "_homes", "_finish", "_grant", "_start", "_drop") or "-- include: _unit" in source(name)
 
 
 def twin(name: str) -> Callable[..., Any]:
@@ -120,7 +120,7 @@ def test_names_in_lua_are_those_of_the_keys_module() -> None:
     assert {field.name for field in fields(keys)} == {"fleet", "partition"}
     for kind in kinds:
         made = getattr(keys, KINDS.get(kind, kind))
-        names = ("t", "x") if kind in ("thread", "msgs", "ckpt", "line") else ("x",)
+        names = ("t", "x") if kind in ("thread", "msgs", "ckpt", "line", "runsof") else ("x",)
         assert made(*names) == f"{kind}:{{f:3}}:{':'.join(names)}"
     for kind in whole:
         assert getattr(keys, kind) == f"{kind}:{{f:3}}"
