@@ -1,0 +1,1 @@
+"""Skills: directories of instructions, files and scripts that an agent can take up."""
