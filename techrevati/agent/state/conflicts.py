@@ -1,0 +1,80 @@
+"""Which patches of a batch cannot both be applied: they touch one place, or one touches what holds the other.
+
+Only joins at a registered path may meet.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from techrevati.agent.state.notation import Path
+from techrevati.agent.state.patch import Delete, LatticeMerge, Op, Patch, TrackedPatch
+from techrevati.agent.state.registry import NO_LATTICES, LatticeRegistry
+
+
+class ConflictKind(StrEnum):
+    EXACT_MATCH = "ExactMatch"
+    PREFIX_CONFLICT = "PrefixConflict"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Conflict:
+    """Two patches of a batch, by their places in it, and where they meet: of two paths, the shorter."""
+
+    first: int
+    second: int
+    path: Path
+    kind: ConflictKind
+
+
+@dataclass(slots=True)
+class _Touch:
+    """How one patch touches one path."""
+
+    patch: int
+    path: Path
+    joins_only: bool
+
+
+def conflicts(patches: Sequence[Patch | TrackedPatch], registry: LatticeRegistry = NO_LATTICES) -> list[Conflict]:
+    """Give every conflict between two patches, each pair and path once, in order."""
+    touches = [touch for index, patch in enumerate(patches) for touch in _touches(index, patch)]
+    by_path: dict[Path, list[_Touch]] = {}
+    for touch in touches:
+        by_path.setdefault(touch.path, []).append(touch)
+    found: set[tuple[int, int, Path, ConflictKind]] = set()
+    for touch in touches:
+        for length in range(len(touch.path) + 1):
+            above = touch.path[:length]
+            for other in by_path.get(above, ()):
+                if other.patch == touch.patch or _may_meet(touch, other, registry):
+                    continue
+                kind = ConflictKind.EXACT_MATCH if length == len(touch.path) else ConflictKind.PREFIX_CONFLICT
+                pair = sorted((touch.patch, other.patch))
+                found.add((pair[0], pair[1], above, kind))
+    return [Conflict(*entry) for entry in sorted(found, key=_order)]
+
+
+def _order(entry: tuple[int, int, Path, ConflictKind]) -> tuple[int, int, tuple[str, ...], str]:
+    first, second, path, kind = entry
+    return first, second, tuple(map(str, path)), kind
+
+
+def _may_meet(one: _Touch, other: _Touch, registry: LatticeRegistry) -> bool:
+    return one.path == other.path and one.joins_only and other.joins_only and registry.at(one.path) is not None
+
+
+def _touches(index: int, patch: Patch | TrackedPatch) -> Iterator[_Touch]:
+    found: dict[Path, _Touch] = {}
+    for op in (patch.patch if isinstance(patch, TrackedPatch) else patch).ops:
+        path = _footprint(op)
+        touch = found.setdefault(path, _Touch(index, path, True))
+        touch.joins_only = touch.joins_only and isinstance(op, LatticeMerge)
+    yield from found.values()
+
+
+def _footprint(op: Op) -> Path:
+    """Give the place an operation changes: one that moves the items of an array changes the array."""
+    if isinstance(op, Delete) and op.path and isinstance(op.path[-1], int):
+        return op.path[:-1]
+    return op.path
