@@ -1,9 +1,10 @@
 """The state of a thread: one JSON document, changed by patches, read and written through typed states."""
 
-from techrevati.agent.state.conflicts import Conflict, ConflictKind, conflicts
+from techrevati.agent.state.conflicts import Conflict, ConflictKind, check_batch, conflicts, refusals
 from techrevati.agent.state.document import Document, apply, apply_all, find
 from techrevati.agent.state.errors import StateError
 from techrevati.agent.state.lattice import Lattice, LatticeValue, lattice_of
+from techrevati.agent.state.manager import StateManager
 from techrevati.agent.state.notation import Path, show
 from techrevati.agent.state.observed import ORMap, ORSet
 from techrevati.agent.state.patch import (
@@ -68,6 +69,7 @@ __all__ = [
     "ScopeRegistry",
     "Set",
     "StateError",
+    "StateManager",
     "StateRegistry",
     "StateScope",
     "StateSpec",
@@ -76,6 +78,7 @@ __all__ = [
     "apply_all",
     "as_path",
     "call_path",
+    "check_batch",
     "cleanup_after_call",
     "cleanup_for_new_call",
     "cleanup_for_next_run",
@@ -83,6 +86,7 @@ __all__ = [
     "find",
     "lattice_of",
     "reduce_actions",
+    "refusals",
     "show",
     "state_at",
 ]

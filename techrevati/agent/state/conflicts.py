@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from techrevati.agent.state.errors import PatchesConflict
 from techrevati.agent.state.notation import Path
 from techrevati.agent.state.patch import Delete, LatticeMerge, Op, Patch, TrackedPatch
 from techrevati.agent.state.registry import NO_LATTICES, LatticeRegistry
@@ -53,6 +54,30 @@ def conflicts(patches: Sequence[Patch | TrackedPatch], registry: LatticeRegistry
                 pair = sorted((touch.patch, other.patch))
                 found.add((pair[0], pair[1], above, kind))
     return [Conflict(*entry) for entry in sorted(found, key=_order)]
+
+
+def check_batch(patches: Sequence[Patch | TrackedPatch], registry: LatticeRegistry = NO_LATTICES) -> None:
+    """See that patches made side by side can all be applied.
+
+    Raises:
+        PatchesConflict: naming the first two that cannot.
+    """
+    for conflict in conflicts(patches, registry):
+        raise PatchesConflict(conflict.first, conflict.second, conflict.path, conflict.kind)
+
+
+def refusals(
+    patches: Sequence[Patch | TrackedPatch], registry: LatticeRegistry = NO_LATTICES
+) -> tuple[Conflict | None, ...]:
+    """Decide which patches of a batch stay when the earlier of two that conflict goes first.
+
+    Gives for each patch None, or its conflict with an earlier one that stays: what stays does not conflict.
+    """
+    refused: dict[int, Conflict] = {}
+    for conflict in sorted(conflicts(patches, registry), key=lambda found: found.second):
+        if conflict.first not in refused:
+            refused.setdefault(conflict.second, conflict)
+    return tuple(refused.get(index) for index in range(len(patches)))
 
 
 def _order(entry: tuple[int, int, Path, ConflictKind]) -> tuple[int, int, tuple[str, ...], str]:

@@ -5,8 +5,10 @@ from typing import Any
 
 import msgspec
 
+from techrevati.agent.state.document import Document
 from techrevati.agent.state.errors import BadAction, NameTaken, UnknownState
 from techrevati.agent.state.paths import TOOL_CALL_SCOPE, as_path
+from techrevati.agent.state.reduction import Reduced, reduce_actions
 from techrevati.agent.state.registry import ANY_KEY, LatticeRegistry
 from techrevati.agent.state.scope import ScopeRegistry, StateScope
 from techrevati.agent.state.spec import AnyStateAction, StateSpec
@@ -69,6 +71,16 @@ class StateRegistry:
         self.lattices, self.scopes, self.actions = LatticeRegistry(), ScopeRegistry(), ActionRegistry()
         for spec in specs:
             self.register(spec)
+
+    def replay(self, document: Document, entries: Iterable[Mapping[str, Any]]) -> Reduced:
+        """Reduce an intent log onto a document, each intent as its class now understands it.
+
+        Raises:
+            UnknownState, BadAction: an entry cannot be read; nothing is reduced then.
+            ReduceFailed, StateUnreadable: as `reduce_actions` says.
+        """
+        actions = [self.actions.read(entry) for entry in entries]
+        return reduce_actions(document, actions, registry=self.lattices)
 
     def register(self, spec: type[StateSpec], *, at: tuple[str | int, ...] | None = None) -> None:
         """Know a typed state, at its own path or at another one that `new_at` writes to.

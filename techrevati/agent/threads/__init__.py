@@ -14,9 +14,12 @@ from techrevati.agent.threads.errors import (
     ThreadStoreError,
     VersionConflict,
 )
+from techrevati.agent.threads.history import fork, thread_at
 from techrevati.agent.threads.ids import new_id
 from techrevati.agent.threads.memory import InMemoryThreadStore
 from techrevati.agent.threads.message import Message, Role, ToolCall, Visibility
+from techrevati.agent.threads.prepare import PreparedRun, RunMode, prepare
+from techrevati.agent.threads.public import public_message, public_thread
 from techrevati.agent.threads.queries import (
     MessagePage,
     MessageQuery,
@@ -59,9 +62,11 @@ __all__ = [
     "Page",
     "PlacedMessage",
     "Precondition",
+    "PreparedRun",
     "Role",
     "RunElsewhere",
     "RunMeta",
+    "RunMode",
     "RunOrigin",
     "RunQuery",
     "RunRecord",
@@ -83,5 +88,10 @@ __all__ = [
     "VersionConflict",
     "Visibility",
     "apply_changeset",
+    "fork",
     "new_id",
+    "prepare",
+    "public_message",
+    "public_thread",
+    "thread_at",
 ]

@@ -6,7 +6,8 @@ from threading import Lock
 from msgspec.structs import replace
 
 from techrevati.agent.threads.changeset import ThreadChangeSet
-from techrevati.agent.threads.errors import HistoryGone, NoSuchVersion, RunElsewhere, ThreadExists, ThreadNotFound
+from techrevati.agent.threads.errors import HistoryGone, RunElsewhere, ThreadExists, ThreadNotFound
+from techrevati.agent.threads.history import Dated, thread_at
 from techrevati.agent.threads.ids import Clock, checked_id, unix_ms
 from techrevati.agent.threads.index import indexed
 from techrevati.agent.threads.queries import (
@@ -35,7 +36,7 @@ class _Stored:
 
     def __init__(self, origin: Thread, runs: dict[str, RunRecord]) -> None:
         self.origin, self.log = origin, ThreadLog(origin)
-        self.changes: list[tuple[ThreadChangeSet, int]] = []
+        self.changes: list[Dated] = []
         self.runs = runs
 
     @property
@@ -73,14 +74,7 @@ class InMemoryThreadStore(ThreadStore, ThreadSync):
         """
         with self._lock:
             stored = self._known(thread_id)
-            if version > stored.log.version:
-                raise NoSuchVersion(thread_id, version, stored.log.version)
-            if version < stored.oldest:
-                raise HistoryGone(thread_id, version, stored.oldest)
-            log = ThreadLog(stored.origin)
-            for change, at in stored.changes[: version - stored.oldest]:
-                log.add(change, at)
-            return log.thread()
+            return thread_at(stored.origin, stored.changes, version)
 
     async def load_messages(self, thread_id: str, query: MessageQuery = FIRST_MESSAGES) -> MessagePage:
         with self._lock:
