@@ -6,6 +6,7 @@ Only joins at a registered path may meet.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import product
 
 from techrevati.agent.state.errors import PatchesConflict
 from techrevati.agent.state.notation import Path
@@ -28,6 +29,9 @@ class Conflict:
     kind: ConflictKind
 
 
+_Found = tuple[int, int, Path, ConflictKind]
+
+
 @dataclass(slots=True)
 class _Touch:
     """How one patch touches one path."""
@@ -38,22 +42,42 @@ class _Touch:
 
 
 def conflicts(patches: Sequence[Patch | TrackedPatch], registry: LatticeRegistry = NO_LATTICES) -> list[Conflict]:
-    """Give every conflict between two patches, each pair and path once, in order."""
+    """Give every conflict between two patches, each pair and path once, in order.
+
+    Two that take one place for an object and for an array conflict there too: each would refuse or replace
+    what the other made.
+    """
     touches = [touch for index, patch in enumerate(patches) for touch in _touches(index, patch)]
+    found = {*_overlaps(touches, registry), *_disagreements(touches)}
+    return [Conflict(*entry) for entry in sorted(found, key=_order)]
+
+
+def _overlaps(touches: Sequence[_Touch], registry: LatticeRegistry) -> Iterator[_Found]:
     by_path: dict[Path, list[_Touch]] = {}
     for touch in touches:
         by_path.setdefault(touch.path, []).append(touch)
-    found: set[tuple[int, int, Path, ConflictKind]] = set()
     for touch in touches:
         for length in range(len(touch.path) + 1):
             above = touch.path[:length]
+            kind = ConflictKind.EXACT_MATCH if length == len(touch.path) else ConflictKind.PREFIX_CONFLICT
             for other in by_path.get(above, ()):
-                if other.patch == touch.patch or _may_meet(touch, other, registry):
-                    continue
-                kind = ConflictKind.EXACT_MATCH if length == len(touch.path) else ConflictKind.PREFIX_CONFLICT
-                pair = sorted((touch.patch, other.patch))
-                found.add((pair[0], pair[1], above, kind))
-    return [Conflict(*entry) for entry in sorted(found, key=_order)]
+                if other.patch != touch.patch and not _may_meet(touch, other, registry):
+                    yield (*_pair(touch, other), above, kind)
+
+
+def _disagreements(touches: Sequence[_Touch]) -> Iterator[_Found]:
+    below: dict[Path, dict[type, list[_Touch]]] = {}
+    for touch in touches:
+        for length, key in enumerate(touch.path):
+            below.setdefault(touch.path[:length], {}).setdefault(type(key), []).append(touch)
+    for path, kinds in below.items():
+        for one, other in product(kinds.get(str, ()), kinds.get(int, ())):
+            if one.patch != other.patch:
+                yield (*_pair(one, other), path, ConflictKind.PREFIX_CONFLICT)
+
+
+def _pair(one: _Touch, other: _Touch) -> tuple[int, int]:
+    return min(one.patch, other.patch), max(one.patch, other.patch)
 
 
 def check_batch(patches: Sequence[Patch | TrackedPatch], registry: LatticeRegistry = NO_LATTICES) -> None:
@@ -80,7 +104,7 @@ def refusals(
     return tuple(refused.get(index) for index in range(len(patches)))
 
 
-def _order(entry: tuple[int, int, Path, ConflictKind]) -> tuple[int, int, tuple[str, ...], str]:
+def _order(entry: _Found) -> tuple[int, int, tuple[str, ...], str]:
     first, second, path, kind = entry
     return first, second, tuple(map(str, path)), kind
 
