@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from techrevati.agent.behaviours.mcp_names import DuplicateTool, tool_id, tool_ids
+from techrevati.agent.behaviours.mcp.names import DuplicateTool, tool_id, tool_ids
 
 
 @pytest.mark.parametrize(
