@@ -1,10 +1,11 @@
 """What the permission rules that hold for a call add up to.
 
-    parent's policy ─┐
-    agent's policy  ─┼─▶ any denial ─▶ a remembered answer ─▶ the stricter of parent and agent ─▶ Verdict
-    remembered      ─┘
+    root agent's layer ─▶ … ─▶ parent's layer ─▶ own layer ──decide──▶ Verdict
+    layer: declared rules and default, and the rules that people gave in answer
 
-Inside one policy: deny beats allow, allow beats ask, and what no rule covers has the default (ask).
+Inside one set of rules deny beats allow, allow beats ask, and what no rule covers has the default (ask).
+Along the layers a denial of any of them holds, and a question is asked unless a person answered it at that
+layer or below: an agent's own declarations never make it freer than its parent.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,6 +27,22 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """What holds in one agent: its policy, and what people answered there.
+
+    `is_corrupt` says that something stored cannot be read; as it may have been a denial, nothing is allowed.
+    """
+
+    policy: Policy
+    remembered: tuple[Rule, ...] = ()
+    is_corrupt: bool = False
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return self.policy.rules + self.remembered
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What becomes of a call, and the rule that says so; None is the default."""
 
@@ -42,40 +59,34 @@ def match(rules: Iterable[Rule], tool: str, arguments: Mapping[str, Any]) -> Ver
     return None
 
 
-def decide(
-    tool: str,
-    arguments: Mapping[str, Any],
-    *,
-    own: Policy,
-    inherited: Policy | None = None,
-    remembered: Sequence[Rule] = (),
-    is_corrupt: bool = False,
-) -> Verdict:
-    """Say what becomes of a call.
-
-    Args:
-        own: What the agent declares.
-        inherited: What held for its parent: its denials hold here too, its questions are asked here.
-        remembered: Rules that people gave in answer, for this thread or session.
-        is_corrupt: Something that was remembered cannot be read; as it may have been a denial, nothing is allowed.
-    """
-    layers = [policy for policy in (inherited, own) if policy is not None]
-    everything = [rule for policy in layers for rule in policy.rules] + list(remembered)
-    verdict = match(everything, tool, arguments)
-    if verdict is not None and verdict.effect is Effect.DENY:
-        return verdict
-    if is_corrupt:
+def decide(tool: str, arguments: Mapping[str, Any], layers: Sequence[Layer]) -> Verdict:
+    """Say what becomes of a call; `layers` go from the root agent to the one that calls."""
+    found = match([rule for layer in layers for rule in layer.rules], tool, arguments)
+    if found is not None and found.effect is Effect.DENY:
+        return found
+    if any(layer.is_corrupt for layer in layers):
         return Verdict(Effect.ASK)
-    answered = match(remembered, tool, arguments)
-    if answered is not None and answered.effect is Effect.ALLOW:
-        return answered
-    found = [match(policy.rules, tool, arguments) or Verdict(policy.default) for policy in layers]
-    if answered is not None:
-        found.append(answered)
-    return min(found, key=lambda each: _STRICT.index(each.effect))
+    verdict = Verdict(Effect.ALLOW)
+    for layer in layers:
+        if verdict.effect is Effect.DENY:  # by default, further up: nobody below was ever asked about it
+            break
+        own = match(layer.policy.rules, tool, arguments) or Verdict(layer.policy.default)
+        answered = match(layer.remembered, tool, arguments)
+        if answered is not None and answered.effect is Effect.ALLOW:
+            verdict = answered
+        else:
+            asked = [own] if answered is None else [answered, own]
+            verdict = min([*asked, verdict], key=lambda each: _STRICT.index(each.effect))
+    return verdict
 
 
-def hidden(tools: Iterable[str], rules: Sequence[Rule]) -> list[str]:
+def hidden(tools: Iterable[str], layers: Sequence[Layer]) -> list[str]:
     """Give the tools that no call can use, whatever its arguments: the model need not see them."""
-    total = [rule for rule in rules if rule.effect is Effect.DENY and not rule.conditions]
-    return [tool for tool in tools if any(is_tool_match(rule, tool) for rule in total)]
+    return [tool for tool in tools if any(_is_closed(layer, tool) for layer in layers)]
+
+
+def _is_closed(layer: Layer, tool: str) -> bool:
+    about = [rule for rule in layer.rules if is_tool_match(rule, tool)]
+    if any(rule.effect is Effect.DENY and not rule.conditions for rule in about):
+        return True
+    return layer.policy.default is Effect.DENY and all(rule.effect is Effect.DENY for rule in about)

@@ -134,10 +134,10 @@ def test_12_1_whatever_is_left_out_the_rules_hold(messages: list[Message], windo
     answered = {message.tool_call_id for message in kept if message.role is Role.TOOL}
     assert asked == answered, "no call without its results, no result without its call"
     history = [message for message in messages if message.role is not Role.SYSTEM]
-    assert set(m.id for m in history[-recent:]) <= {m.id for m in kept}
+    assert {m.id for m in history[-recent:]} <= {m.id for m in kept}
     assert [m for m in kept if m.role is Role.SYSTEM] == [m for m in messages if m.role is Role.SYSTEM]
     if cost(kept) > room(policy, messages, ()):
-        must = set(m.id for m in history[-recent:]) | {m.id for m in history if m.role is Role.USER}
+        must = {m.id for m in history[-recent:]} | {m.id for m in history if m.role is Role.USER}
         dropped_only = [group for group in rounds(kept) if not any(kept[i].id in must for i in group)]
         assert not dropped_only, "over budget only by what must stay"
     assert fit(policy, kept) == kept, "a second time changes nothing"

@@ -1,12 +1,13 @@
 """Permission rules as text, and what they cover."""
 
 import re
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from techrevati.agent.behaviours.permissions.policy import Policy, decide, hidden, match
+from techrevati.agent.behaviours.permissions.policy import Layer, Policy, Verdict, decide, hidden, match
 from techrevati.agent.behaviours.permissions.rules import (
     MAX_SUBJECT,
     BadRule,
@@ -61,8 +62,8 @@ values = st.text(max_size=12)
 
 @settings(max_examples=150)
 @given(st.sampled_from(Effect), names, st.dictionaries(names, values, max_size=3))
-def test_12_4_every_rule_survives_being_stored_as_text(effect: Effect, tool: str, arguments: dict[str, str]) -> None:
-    build = {Effect.ALLOW: allow, Effect.DENY: deny, Effect.ASK: ask}[effect]
+def test_12_4_every_rule_survives_being_stored_as_text(kind: Effect, tool: str, arguments: dict[str, str]) -> None:
+    build = {Effect.ALLOW: allow, Effect.DENY: deny, Effect.ASK: ask}[kind]
     rule = build(tool, **arguments)
     assert parse_rule(str(rule)) == rule
     assert {c.argument: c.pattern for c in rule.conditions} == arguments
@@ -106,11 +107,19 @@ def test_12_4_what_is_too_long_to_look_at_is_not_waved_through() -> None:
     assert matches(ask("t", command=re.compile("rm .*")), "t", long)
 
 
+def layer(*rules: Rule, default: Effect = Effect.ASK, remembered: Sequence[Rule] = (), corrupt: bool = False) -> Layer:
+    return Layer(Policy(rules, default), tuple(remembered), corrupt)
+
+
+def effect(tool: str, arguments: dict[str, object], *layers: Layer) -> Effect:
+    return decide(tool, arguments, layers).effect
+
+
 def test_12_4_deny_beats_allow_beats_ask() -> None:
-    rules = [ask("shell"), allow("*"), deny("sh*", command="rm *")]
-    assert decide("shell", {"command": "rm x"}, own=Policy(tuple(rules))).effect is Effect.DENY
-    assert decide("shell", {"command": "ls"}, own=Policy(tuple(rules))).effect is Effect.ALLOW
-    assert decide("shell", {}, own=Policy((ask("shell"),), Effect.ALLOW)).effect is Effect.ASK
+    rules = layer(ask("shell"), allow("*"), deny("sh*", command="rm *"))
+    assert effect("shell", {"command": "rm x"}, rules) is Effect.DENY
+    assert effect("shell", {"command": "ls"}, rules) is Effect.ALLOW
+    assert effect("shell", {}, layer(ask("shell"), default=Effect.ALLOW)) is Effect.ASK
 
 
 def test_12_4_the_order_of_rules_does_not_matter() -> None:
@@ -127,38 +136,46 @@ def test_12_4_inside_a_tier_the_most_specific_rule_names_the_reason() -> None:
 
 
 def test_12_4_what_no_rule_covers_is_asked() -> None:
-    verdict = decide("anything", {}, own=Policy())
-    assert (verdict.effect, verdict.rule) == (Effect.ASK, None)
+    assert decide("anything", {}, [layer()]) == Verdict(Effect.ASK, None)
+
+
+def test_12_4_an_answer_overrides_a_default_but_no_denial() -> None:
+    assert effect("mail", {}, layer(default=Effect.DENY, remembered=[allow("mail")])) is Effect.ALLOW
+    assert effect("mail", {}, layer(deny("mail"), remembered=[allow("mail")])) is Effect.DENY
+    assert effect("mail", {}, layer(allow("mail"), remembered=[deny("mail")])) is Effect.DENY
+    assert effect("mail", {}, layer(allow("mail"), remembered=[ask("mail")])) is Effect.ASK
 
 
 def test_12_4_a_child_inherits_denials_and_questions() -> None:
-    parent = Policy((deny("shell"), ask("mail"), allow("read")), Effect.ALLOW)
-    child = Policy((allow("*"),))
-    assert decide("shell", {}, own=child, inherited=parent).effect is Effect.DENY
-    assert decide("mail", {}, own=child, inherited=parent).effect is Effect.ASK
-    assert decide("read", {}, own=child, inherited=parent).effect is Effect.ALLOW
-    stricter = Policy((deny("read"),))
-    assert decide("read", {}, own=stricter, inherited=parent).effect is Effect.DENY
-    assert decide("other", {}, own=stricter, inherited=parent).effect is Effect.ASK
+    parent = layer(deny("shell"), ask("mail"), allow("read"), default=Effect.ALLOW)
+    child = layer(allow("*"))
+    assert effect("shell", {}, parent, child) is Effect.DENY
+    assert effect("mail", {}, parent, child) is Effect.ASK
+    assert effect("read", {}, parent, child) is Effect.ALLOW
+    stricter = layer(deny("read"))
+    assert effect("read", {}, parent, stricter) is Effect.DENY
+    assert effect("other", {}, parent, stricter) is Effect.ASK
+    closed = layer(default=Effect.DENY)
+    assert effect("read", {}, closed, layer(allow("*"), remembered=[allow("*")])) is Effect.DENY
 
 
-def test_12_4_a_person_s_answer_in_the_child_overrides_a_question_of_the_parent_but_no_denial() -> None:
-    parent = Policy((ask("mail"), deny("shell")))
-    remembered = [allow("mail"), allow("shell")]
-    assert decide("mail", {}, own=Policy(), inherited=parent, remembered=remembered).effect is Effect.ALLOW
-    assert decide("shell", {}, own=Policy(), inherited=parent, remembered=remembered).effect is Effect.DENY
-
-
-def test_12_4_a_remembered_question_is_asked_although_the_agent_allows() -> None:
-    assert decide("mail", {}, own=Policy((allow("mail"),)), remembered=[ask("mail")]).effect is Effect.ASK
+def test_12_4_an_answer_holds_for_the_child_of_whoever_was_asked() -> None:
+    asked_parent = layer(ask("mail"), remembered=[allow("mail")])
+    assert effect("mail", {}, asked_parent, layer(allow("mail"))) is Effect.ALLOW
+    assert effect("mail", {}, asked_parent, layer(ask("mail"))) is Effect.ASK
+    assert effect("mail", {}, layer(ask("mail")), layer(remembered=[allow("mail")])) is Effect.ALLOW
+    assert effect("mail", {}, layer(deny("mail")), layer(remembered=[allow("mail")])) is Effect.DENY
 
 
 def test_12_4_unreadable_state_allows_nothing_and_still_denies() -> None:
-    own = Policy((allow("read"), deny("shell")), Effect.ALLOW)
-    for tool, effect in (("read", Effect.ASK), ("shell", Effect.DENY), ("other", Effect.ASK)):
-        assert decide(tool, {}, own=own, is_corrupt=True).effect is effect
+    broken = layer(allow("read"), deny("shell"), default=Effect.ALLOW, remembered=[allow("*")], corrupt=True)
+    for tool, found in (("read", Effect.ASK), ("shell", Effect.DENY), ("other", Effect.ASK)):
+        assert effect(tool, {}, broken) is found
+        assert effect(tool, {}, layer(default=Effect.ALLOW), broken) is found
 
 
-def test_12_4_only_unconditional_denials_hide_a_tool() -> None:
-    rules: list[Rule] = [deny("mcp__*"), deny("shell", command="rm *"), allow("mcp__a__b"), ask("mail")]
-    assert hidden(["mcp__a__b", "shell", "mail"], rules) == ["mcp__a__b"]
+def test_12_4_only_what_every_call_is_denied_is_hidden() -> None:
+    layers = [layer(deny("mcp__*"), deny("shell", command="rm *"), allow("mcp__a__b"), ask("mail"))]
+    assert hidden(["mcp__a__b", "shell", "mail"], layers) == ["mcp__a__b"]
+    closed = [layer(allow("read"), deny("shell", command="x"), default=Effect.DENY, remembered=[ask("mail")])]
+    assert hidden(["read", "shell", "mail", "other"], closed) == ["shell", "other"]
