@@ -5,7 +5,7 @@
 Values are checked and copied when an operation is made, so a patch never changes afterwards.
 """
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
 from msgspec.structs import force_setattr
@@ -162,9 +162,3 @@ def _superseded(op: Op, later: tuple[Op, ...]) -> bool:
 
 def _needed(ops: tuple[Op, ...]) -> tuple[Op, ...]:
     return tuple(op for at, op in enumerate(ops) if not _superseded(op, ops[at + 1 :]))
-
-
-def encode_patch(patch: Patch | TrackedPatch) -> dict[str, Any]:
-    """Give the JSON of a patch."""
-    encoded: dict[str, Any] = msgspec.to_builtins(patch)
-    return encoded

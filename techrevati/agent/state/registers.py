@@ -10,7 +10,7 @@ import msgspec
 
 from techrevati.agent.state.errors import ActorNeeded
 from techrevati.agent.state.lattice import LatticeValue
-from techrevati.agent.state.values import Json, canonical
+from techrevati.agent.state.values import Json, canonical, plain
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ class _Register(LatticeValue, Generic[T]):
         self.value = value
 
     def write(self) -> Json:
-        return msgspec.to_builtins(self.value)
+        return plain(self.value)
 
     @classmethod
     def read(cls, stored: Json, args: tuple[Any, ...]) -> Self:
@@ -179,7 +179,7 @@ class GSet(LatticeValue, Generic[T]):
         return merged
 
     def write(self) -> Json:
-        return [msgspec.to_builtins(item) for item in self]
+        return [plain(item) for item in self]
 
     @classmethod
     def read(cls, stored: Json, args: tuple[Any, ...]) -> Self:

@@ -45,6 +45,15 @@ def checked(value: Json, path: Path = ()) -> Json:
     raise BadValue(path, f"a {kind.__name__}")
 
 
+def plain(value: Any) -> Json:
+    """Give the JSON of a value made of records, tuples and the like.
+
+    Raises:
+        BadValue, TypeError: it has none.
+    """
+    return checked(msgspec.to_builtins(value, str_keys=True))
+
+
 def canonical(value: Json) -> bytes:
     """Give the one text of a value: JSON with sorted keys."""
     return _encode(value)

@@ -8,6 +8,7 @@ from techrevati.agent.state.document import apply
 from techrevati.agent.state.patch import Delete, Patch
 from techrevati.agent.state.paths import RUN
 from techrevati.agent.state.registry import NO_LATTICES, LatticeRegistry
+from techrevati.agent.state.values import plain
 from techrevati.agent.threads.message import Message
 from techrevati.agent.threads.thread import Thread
 
@@ -27,5 +28,5 @@ def public_thread(thread: Thread, registry: LatticeRegistry = NO_LATTICES) -> di
         state=apply(thread.rebuild_state(registry), Patch((Delete((*RUN, "id")),)), registry),
         patches=(),
     )
-    encoded: dict[str, Any] = msgspec.to_builtins(shown)
+    encoded: dict[str, Any] = plain(shown)
     return encoded
