@@ -18,7 +18,7 @@ import msgspec
 
 from techrevati.agent.state.errors import LatticeUnreadable
 from techrevati.agent.state.notation import Path
-from techrevati.agent.state.values import Json
+from techrevati.agent.state.values import Json, canonical
 
 
 class LatticeValue(ABC):
@@ -51,7 +51,7 @@ class LatticeValue(ABC):
         self.actor = actor
 
     def __eq__(self, other: object) -> bool:
-        return type(self) is type(other) and self.write() == other.write()
+        return type(self) is type(other) and canonical(self.write()) == canonical(other.write())
 
     __hash__ = None  # type: ignore[assignment]
 

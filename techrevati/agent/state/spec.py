@@ -71,7 +71,10 @@ class StateSpec(msgspec.Struct, kw_only=True):
             raise BadSpec(cls.__name__, f"fields without a default: {', '.join(required)}")
         if "NAME" not in cls.__dict__:
             cls.NAME = cls.__name__
-        hints = get_type_hints(cls)
+        try:
+            hints = get_type_hints(cls)
+        except NameError as error:
+            raise BadSpec(cls.__name__, f"{error}; fix: define what it is annotated with in its module") from error
         found = {name: lattice_of(hints[name]) for name in cls.__struct_fields__}
         cls.LATTICE_FIELDS = {name: lattice for name, lattice in found.items() if lattice is not None}
         cls._checked = True  # type: ignore[attr-defined]

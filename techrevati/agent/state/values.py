@@ -39,9 +39,16 @@ def checked(value: Json, path: Path = ()) -> Json:
         if not math.isfinite(value):
             raise BadValue(path, f"{value} is no JSON number")
         return value
-    for plain in (str, int, float):  # StrEnum, IntEnum and the like: stored as what they are
-        if isinstance(value, plain):
-            return checked(plain(value), path)
+    if isinstance(value, str):  # StrEnum and the like: stored as what they are
+        return str.__str__(value)
+    if isinstance(value, int):
+        return checked(int.__int__(value), path)
+    if isinstance(value, float):
+        return checked(float.__float__(value), path)
+    if isinstance(value, dict):
+        return checked(dict(value), path)
+    if isinstance(value, list | tuple):
+        return checked(list(value), path)
     raise BadValue(path, f"a {kind.__name__}")
 
 

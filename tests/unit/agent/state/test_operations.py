@@ -1,5 +1,8 @@
 """§5.1: each operation, what it does and what it refuses."""
 
+from collections import OrderedDict, namedtuple
+from collections.abc import Iterator
+from enum import Enum, IntEnum, StrEnum
 from typing import Any
 
 import msgspec
@@ -280,3 +283,35 @@ def test_a_value_of_a_patch_is_not_changed_by_the_next_operation() -> None:
     op = Set(("a",), [1])
     first = apply({}, Patch((op, Append(("a",), 2))))
     assert first == {"a": [1, 2]} and op.value == [1] and apply({}, Patch((op,))) == {"a": [1]}
+
+
+def test_values_of_kindred_types_are_stored_as_plain_json() -> None:
+    class Colour(StrEnum):
+        RED = "red"
+
+    class Older(str, Enum):  # noqa: UP042
+        BLUE = "blue"
+
+    class Level(IntEnum):
+        HIGH = 3
+
+    Point = namedtuple("Point", "x y")
+    stored = Set(("a",), [Colour.RED, Older.BLUE, Level.HIGH, OrderedDict(k=1), Point(1, 2)]).value
+    assert stored == ["red", "blue", 3, {"k": 1}, [1, 2]]
+    assert [type(item) for item in stored] == [str, str, int, dict, list]
+
+
+def test_a_patch_copies_only_the_containers_on_its_way() -> None:
+    """Cost follows what is touched: of 3,003 containers, a patch of two operations below one object copies three."""
+    document: Document = {"notes": {str(n): {"tags": ["a"], "at": {"n": n}} for n in range(1000)}, "other": {}}
+    after = apply(document, Patch((Set(("notes", "7", "at", "n"), 1), Set(("notes", "7", "at", "m"), 2))))
+    before = {id(container) for container in containers(document)}
+    assert len(before) == 3003
+    assert sum(id(container) not in before for container in containers(after)) == 4  # and the document itself
+
+
+def containers(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
+        yield value
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from containers(item)
