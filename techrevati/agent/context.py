@@ -2,23 +2,28 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from techrevati.agent.actions import Phase
 from techrevati.agent.model import InferenceError, StreamResult
 from techrevati.agent.policy import RunPolicy
 from techrevati.agent.state.document import Document
-from techrevati.agent.state.spec import StateSpec
+from techrevati.agent.state.scope import StateScope
+from techrevati.agent.state.spec import StateSpec, state_at
 from techrevati.agent.suspension import ToolCallResume
 from techrevati.agent.threads.message import Message
 from techrevati.agent.threads.runs import RunOrigin
 from techrevati.agent.tools import ToolDescriptor, ToolResult
 
+if TYPE_CHECKING:
+    from techrevati.agent.subagents.port import SubAgents
+
 S = TypeVar("S", bound=StateSpec)
 
 
-@dataclass(frozen=True, slots=True)
-class RunIdentity:
+class RunIdentity(msgspec.Struct, frozen=True, omit_defaults=True):
     """Who runs, where it came from."""
 
     thread_id: str
@@ -44,6 +49,7 @@ class ReadOnlyContext:
         tool_result: Its result, in `after_tool_execute`.
         resume_input: The decision, when the call is being replayed because of one.
         now_ms: The loop's clock when the phase began, Unix ms.
+        children: Where sub-agents run; ask it how they stand, leave starting to tools.
     """
 
     phase: Phase
@@ -62,6 +68,7 @@ class ReadOnlyContext:
     tool_result: ToolResult | None = None
     resume_input: ToolCallResume | None = None
     now_ms: int = 0
+    children: "SubAgents | None" = None
 
     @property
     def thread_id(self) -> str:
@@ -85,12 +92,14 @@ class ReadOnlyContext:
 
     def snapshot(self) -> Any:
         """Give the whole state as JSON."""
-        return self.document.value
+        return self.document
 
     def snapshot_of(self, spec: type[S]) -> S | None:
-        """Read a typed state at its own path; None when it was never written."""
-        raise NotImplementedError
+        """Read a typed state of the thread or the run at its own path; None when it was never written."""
+        return state_at(self.document, spec)
 
     def scoped_state_of(self, spec: type[S], call_id: str | None = None) -> S:
-        """Read a typed state through its scope (the current call's, for call-scoped ones); defaults when absent."""
-        raise NotImplementedError
+        """Read a typed state through its scope, call-scoped ones of the current call; defaults when absent."""
+        if spec.SCOPE is StateScope.TOOL_CALL:
+            return state_at(self.document, spec, call_id=call_id or self.tool_call_id) or spec()
+        return state_at(self.document, spec) or spec()

@@ -6,6 +6,7 @@ One wire form: ``{"type", "run_id", "thread_id", "seq", "timestamp_ms", "step_id
 ignore fields they do not know.
 """
 
+from collections.abc import Callable
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -206,12 +207,31 @@ class Envelope(msgspec.Struct, frozen=True):
             msgspec.ValidationError: an unknown type, or a field that does not fit.
         """
         event: AnyEvent = msgspec.convert({**wire.get("data", {}), "type": wire["type"]}, AnyEvent)
-        return cls(
-            wire["run_id"], wire["thread_id"], wire["seq"], wire["timestamp_ms"], event, wire.get("step_id")
-        )
+        return cls(wire["run_id"], wire["thread_id"], wire["seq"], wire["timestamp_ms"], event, wire.get("step_id"))
 
 
 class EventSink(Protocol):
-    """Where envelopes go, in order.  It may fail without harming the run."""
+    """Where a run's events go, in order; it numbers them.  It may fail without harming the run."""
 
-    async def emit(self, envelope: Envelope) -> None: ...
+    def emit(self, event: AnyEvent, step_id: str | None) -> None: ...
+
+
+class Envelopes:
+    """Numbers one run's events from 0 and passes them on."""
+
+    def __init__(
+        self,
+        run_id: str,
+        thread_id: str,
+        deliver: Callable[[Envelope], None],
+        *,
+        now_ms: Callable[[], int],
+        seq: int = 0,
+    ) -> None:
+        self.run_id, self.thread_id, self.seq = run_id, thread_id, seq
+        self._deliver, self._now_ms = deliver, now_ms
+
+    def emit(self, event: AnyEvent, step_id: str | None) -> None:
+        envelope = Envelope(self.run_id, self.thread_id, self.seq, self._now_ms(), event, step_id)
+        self.seq += 1
+        self._deliver(envelope)

@@ -81,9 +81,7 @@ class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
         """Fail; with a code, data is ``{"error": {"code", "message"}}`` and the message ``[code] message``."""
         if code is None:
             return cls(tool_name, ToolStatus.ERROR, None, message)
-        return cls(
-            tool_name, ToolStatus.ERROR, {"error": {"code": code, "message": message}}, f"[{code}] {message}"
-        )
+        return cls(tool_name, ToolStatus.ERROR, {"error": {"code": code, "message": message}}, f"[{code}] {message}")
 
     @property
     def is_error(self) -> bool:
