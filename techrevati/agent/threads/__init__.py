@@ -30,6 +30,7 @@ from techrevati.agent.threads.queries import (
     ThreadListQuery,
 )
 from techrevati.agent.threads.runs import RunMeta, RunOrigin, RunRecord, RunRequest, RunStatus
+from techrevati.agent.threads.sqlite import SqliteThreadStore
 from techrevati.agent.threads.store import (
     ANY_VERSION,
     AnyVersion,
@@ -72,6 +73,7 @@ __all__ = [
     "RunRecord",
     "RunRequest",
     "RunStatus",
+    "SqliteThreadStore",
     "StoreIo",
     "Thread",
     "ThreadChangeSet",

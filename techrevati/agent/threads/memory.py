@@ -26,7 +26,7 @@ from techrevati.agent.threads.queries import (
 )
 from techrevati.agent.threads.runs import RunRecord
 from techrevati.agent.threads.store import Loaded, Precondition, ThreadStore, ThreadSync, held_to
-from techrevati.agent.threads.thread import Thread, ThreadLog
+from techrevati.agent.threads.thread import Thread, ThreadLog, stored_whole
 
 
 class _Stored:
@@ -111,7 +111,8 @@ class InMemoryThreadStore(ThreadStore, ThreadSync):
         with self._lock:
             if thread.id in self._threads:
                 raise ThreadExists(thread.id)
-            self._threads[thread.id] = _Stored(self._dated(thread, 0), {})
+            new = replace(thread, metadata=replace(thread.metadata, version=0))
+            self._threads[thread.id] = _Stored(stored_whole(new, None, self._clock()), {})
             return 0
 
     async def append(self, thread_id: str, change: ThreadChangeSet, precondition: Precondition) -> int:
@@ -136,9 +137,9 @@ class InMemoryThreadStore(ThreadStore, ThreadSync):
         checked_id(thread.id)
         with self._lock:
             known = self._threads.get(thread.id)
-            version = 0 if known is None else known.log.version + 1
-            self._threads[thread.id] = _Stored(self._dated(thread, version), known.runs if known else {})
-            return version
+            whole = stored_whole(thread, None if known is None else known.log.version, self._clock())
+            self._threads[thread.id] = _Stored(whole, known.runs if known else {})
+            return whole.metadata.version
 
     async def delete(self, thread_id: str) -> None:
         with self._lock:
@@ -152,17 +153,6 @@ class InMemoryThreadStore(ThreadStore, ThreadSync):
             if after_version < stored.oldest:
                 raise HistoryGone(thread_id, after_version, stored.oldest)
             return [change for change, _ in stored.changes[after_version - stored.oldest :]]
-
-    def _dated(self, thread: Thread, version: int) -> Thread:
-        now = self._clock()
-        metadata = replace(
-            thread.metadata,
-            version=version,
-            created_at=thread.metadata.created_at or now,
-            updated_at=now,
-            version_timestamp=now,
-        )
-        return replace(thread, metadata=metadata)
 
 
 def _is_listed(stored: _Stored, query: ThreadListQuery) -> bool:

@@ -108,11 +108,15 @@ def page_of_messages(messages: Sequence[Message], query: MessageQuery) -> Messag
     if query.order is Order.DESC:
         places = reversed(range(first, end))
     wanted = (PlacedMessage(place, messages[place]) for place in places if _is_wanted(messages[place], query))
-    found = list(islice(wanted, query.limit + 1))
-    shown = tuple(found[: query.limit])
+    return page_found(list(islice(wanted, query.limit + 1)), query.limit)
+
+
+def page_found(found: Sequence[PlacedMessage], limit: int) -> MessagePage:
+    """Cut a page from what was found: one more than `limit`, if there are more."""
+    shown = tuple(found[:limit])
     return MessagePage(
         shown,
-        len(found) > query.limit,
+        len(found) > limit,
         next_cursor=shown[-1].cursor if shown else None,
         prev_cursor=shown[0].cursor if shown else None,
     )

@@ -116,7 +116,7 @@ class ThreadWriter(ThreadReader, Protocol):
         ...
 
     async def save(self, thread: Thread) -> int:
-        """Store a thread whole, new or instead of what there is; gives its version."""
+        """Store a thread whole, new or instead of what there is; gives its version, which never goes back."""
         ...
 
     async def delete(self, thread_id: str) -> None:

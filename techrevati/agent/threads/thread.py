@@ -60,6 +60,21 @@ class Thread(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return len(self.patches) >= patches
 
 
+def stored_whole(thread: Thread, known: int | None, now_ms: int) -> Thread:
+    """Date and number a thread that is stored whole, instead of version `known` if there is one.
+
+    Versions never go back: it gets the one it comes with, or the next.
+    """
+    metadata = msgspec.structs.replace(
+        thread.metadata,
+        version=max(thread.metadata.version, 0 if known is None else known + 1),
+        created_at=thread.metadata.created_at or now_ms,
+        updated_at=now_ms,
+        version_timestamp=now_ms,
+    )
+    return msgspec.structs.replace(thread, metadata=metadata)
+
+
 class ThreadLog:
     """A thread that grows in place: what a change costs follows the change, not the thread."""
 

@@ -1,8 +1,9 @@
-"""§14.3: what every store of threads does, held to by the one in memory."""
+"""§14.3: what every store of threads does; ours in memory and in a file do."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from techrevati.agent.threads import (
     RunOrigin,
     RunQuery,
     RunStatus,
+    SqliteThreadStore,
     Thread,
     ThreadChangeSet,
     ThreadExists,
@@ -32,7 +34,10 @@ from techrevati.agent.threads import (
     ThreadNotFound,
     ThreadStore,
     VersionConflict,
+    apply_changeset,
 )
+
+Store = InMemoryThreadStore | SqliteThreadStore
 
 
 class Clock:
@@ -55,14 +60,19 @@ def meta(status: RunStatus = RunStatus.RUNNING, **fields: Any) -> RunMeta:
     return RunMeta(**{"agent_id": "writer", "origin": RunOrigin.USER, "status": status, **fields})
 
 
-@pytest.fixture
-async def store() -> AsyncIterator[InMemoryThreadStore]:
-    made = InMemoryThreadStore(clock=Clock())
-    await made.create(Thread(id="t"))
-    yield made
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    if request.param == "memory":
+        made: Store = InMemoryThreadStore(clock=Clock())
+        await made.create(Thread(id="t"))
+        yield made
+        return
+    with SqliteThreadStore(tmp_path / "threads.db", clock=Clock()) as made:
+        await made.create(Thread(id="t"))
+        yield made
 
 
-async def test_14_3_a_new_thread_has_version_0(store: InMemoryThreadStore) -> None:
+async def test_14_3_a_new_thread_has_version_0(store: Store) -> None:
     loaded = await store.load("t")
     assert loaded is not None and loaded.version == 0 == loaded.thread.metadata.version
     assert loaded.thread.metadata.created_at == 101
@@ -70,7 +80,7 @@ async def test_14_3_a_new_thread_has_version_0(store: InMemoryThreadStore) -> No
         await store.create(Thread(id="t"))
 
 
-async def test_14_3_what_is_not_stored_is_none_or_refused(store: InMemoryThreadStore) -> None:
+async def test_14_3_what_is_not_stored_is_none_or_refused(store: Store) -> None:
     assert await store.load("no") is None and await store.load_thread("no") is None
     for asked in (store.load_messages("no"), store.message_count("no"), store.append("no", change(), ANY_VERSION)):
         with pytest.raises(ThreadNotFound, match="thread 'no' is not stored"):
@@ -79,7 +89,7 @@ async def test_14_3_what_is_not_stored_is_none_or_refused(store: InMemoryThreadS
         await store.load_deltas("no", 0)
 
 
-async def test_14_3_an_append_gives_the_next_version(store: InMemoryThreadStore) -> None:
+async def test_14_3_an_append_gives_the_next_version(store: Store) -> None:
     assert await store.append("t", change(), Exact(0)) == 1
     assert await store.append("t", change(), Exact(1)) == 2
     assert await store.append("t", change(), ANY_VERSION) == 3
@@ -88,7 +98,7 @@ async def test_14_3_an_append_gives_the_next_version(store: InMemoryThreadStore)
     assert thread is not None and thread.metadata.version == 3
 
 
-async def test_14_3_a_stale_version_writes_nothing(store: InMemoryThreadStore) -> None:
+async def test_14_3_a_stale_version_writes_nothing(store: Store) -> None:
     await store.append("t", change(), Exact(0))
     before = await store.load("t")
     with pytest.raises(VersionConflict) as caught:
@@ -97,7 +107,7 @@ async def test_14_3_a_stale_version_writes_nothing(store: InMemoryThreadStore) -
     assert await store.load("t") == before and await store.load_run("r2") is None
 
 
-async def test_14_3_of_many_writers_at_one_version_one_wins(store: InMemoryThreadStore) -> None:
+async def test_14_3_of_many_writers_at_one_version_one_wins(store: Store) -> None:
     def write(number: int) -> bool:
         try:
             asyncio.run(store.append("t", change(messages=(Message.user(str(number)),)), Exact(0)))
@@ -106,13 +116,13 @@ async def test_14_3_of_many_writers_at_one_version_one_wins(store: InMemoryThrea
         return True
 
     with ThreadPoolExecutor(16) as pool:
-        won = list(pool.map(write, range(200)))
+        won = list(pool.map(write, range(100)))
     assert won.count(True) == 1
     page = await store.load_messages("t")
     assert [placed.message.content for placed in page.messages] == [str(won.index(True))]
 
 
-async def test_14_3_writers_that_retry_all_get_in(store: InMemoryThreadStore) -> None:
+async def test_14_3_writers_that_retry_all_get_in(store: Store) -> None:
     def write(number: int) -> None:
         async def again() -> None:
             while True:
@@ -127,13 +137,13 @@ async def test_14_3_writers_that_retry_all_get_in(store: InMemoryThreadStore) ->
         asyncio.run(again())
 
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(write, range(60)))
+        list(pool.map(write, range(40)))
     loaded = await store.load("t")
-    assert loaded is not None and loaded.version == 60
-    assert sorted(int(message.content) for message in loaded.thread.messages) == list(range(60))
+    assert loaded is not None and loaded.version == 40
+    assert sorted(int(message.content) for message in loaded.thread.messages) == list(range(40))
 
 
-async def test_14_2_an_empty_change_is_not_written(store: InMemoryThreadStore) -> None:
+async def test_14_2_an_empty_change_is_not_written(store: Store) -> None:
     assert await store.append("t", change(messages=()), Exact(0)) == 0
     assert list(await store.load_deltas("t", 0)) == []
     with pytest.raises(VersionConflict):
@@ -142,7 +152,7 @@ async def test_14_2_an_empty_change_is_not_written(store: InMemoryThreadStore) -
     assert await store.append("t", ended, Exact(0)) == 1
 
 
-async def test_14_3_delete_is_idempotent_and_forgets_the_runs(store: InMemoryThreadStore) -> None:
+async def test_14_3_delete_is_idempotent_and_forgets_the_runs(store: Store) -> None:
     await store.append("t", change(run_meta=meta()), Exact(0))
     await store.delete("t")
     await store.delete("t")
@@ -151,7 +161,7 @@ async def test_14_3_delete_is_idempotent_and_forgets_the_runs(store: InMemoryThr
     assert await store.create(Thread(id="t")) == 0
 
 
-async def test_14_3_save_stores_a_thread_whole_and_bumps_the_version(store: InMemoryThreadStore) -> None:
+async def test_14_3_save_stores_a_thread_whole_and_bumps_the_version(store: Store) -> None:
     await store.append("t", change(run_meta=meta()), Exact(0))
     assert await store.save(Thread(id="t", state={"n": 1}, metadata=ThreadMetadata(created_at=7))) == 2
     loaded = await store.load("t")
@@ -162,7 +172,7 @@ async def test_14_3_save_stores_a_thread_whole_and_bumps_the_version(store: InMe
     assert await store.save(Thread(id="new")) == 0
 
 
-async def test_14_3_changes_since_a_version(store: InMemoryThreadStore) -> None:
+async def test_14_3_changes_since_a_version(store: Store) -> None:
     changes = [change(messages=(Message.user(str(number)),)) for number in range(3)]
     for number, one in enumerate(changes):
         await store.append("t", one, Exact(number))
@@ -173,7 +183,7 @@ async def test_14_3_changes_since_a_version(store: InMemoryThreadStore) -> None:
         await store.load_deltas("t", 3)
 
 
-async def test_a_thread_can_be_seen_as_it_was(store: InMemoryThreadStore) -> None:
+async def test_a_thread_can_be_seen_as_it_was(store: Store) -> None:
     for number in range(3):
         patch = TrackedPatch(Patch((Set(("n",), number),)))
         await store.append("t", change(messages=(Message.user(str(number)),), patches=(patch,)), Exact(number))
@@ -189,19 +199,19 @@ async def test_a_thread_can_be_seen_as_it_was(store: InMemoryThreadStore) -> Non
 
 
 @pytest.mark.parametrize("thread_id", ["", "../etc", "a/b", "a\\b", "..", "a\nb", "a\x00", "x" * 257, "a..b", "."])
-async def test_14_3_ids_that_could_leave_their_place_are_refused(store: InMemoryThreadStore, thread_id: str) -> None:
+async def test_14_3_ids_that_could_leave_their_place_are_refused(store: Store, thread_id: str) -> None:
     for write in (store.create(Thread(id=thread_id)), store.save(Thread(id=thread_id))):
         with pytest.raises(InvalidId):
             await write
     assert await store.list() == ["t"]
 
 
-async def test_14_3_ids_of_every_other_kind_are_accepted(store: InMemoryThreadStore) -> None:
+async def test_14_3_ids_of_every_other_kind_are_accepted(store: Store) -> None:
     for thread_id in ("task:bg_1", "sub-agent-r.1", "ünïcode", "a b", "x" * 256):
         await store.create(Thread(id=thread_id))
 
 
-async def test_14_3_the_index_knows_a_run_from_its_first_change(store: InMemoryThreadStore) -> None:
+async def test_14_3_the_index_knows_a_run_from_its_first_change(store: Store) -> None:
     await store.append("t", change(run_meta=meta(parent_thread_id="p"), parent_run_id="r0"), Exact(0))
     record = await store.load_run("r1")
     assert record is not None and (record.thread_id, record.agent_id, record.status) == ("t", "writer", "running")
@@ -209,7 +219,7 @@ async def test_14_3_the_index_knows_a_run_from_its_first_change(store: InMemoryT
     assert record.created_at == record.updated_at == 102
 
 
-async def test_14_3_a_change_without_meta_only_shows_that_the_run_lives(store: InMemoryThreadStore) -> None:
+async def test_14_3_a_change_without_meta_only_shows_that_the_run_lives(store: Store) -> None:
     await store.append("t", change(), Exact(0))
     assert await store.load_run("r1") is None, "nothing was said about the run yet"
     await store.append("t", change(run_meta=meta()), Exact(1))
@@ -221,7 +231,7 @@ async def test_14_3_a_change_without_meta_only_shows_that_the_run_lives(store: I
     assert (after.status, after.agent_id) == (before.status, before.agent_id)
 
 
-async def test_14_3_later_meta_changes_the_state_of_the_run_and_never_its_parents(store: InMemoryThreadStore) -> None:
+async def test_14_3_later_meta_changes_the_state_of_the_run_and_never_its_parents(store: Store) -> None:
     await store.append("t", change(run_meta=meta(parent_thread_id="p"), parent_run_id="r0"), Exact(0))
     done = meta(
         RunStatus.DONE,
@@ -238,7 +248,7 @@ async def test_14_3_later_meta_changes_the_state_of_the_run_and_never_its_parent
     assert record.created_at == 102 and record.updated_at == 103
 
 
-async def test_14_3_the_active_run_is_the_newest_that_is_not_done(store: InMemoryThreadStore) -> None:
+async def test_14_3_the_active_run_is_the_newest_that_is_not_done(store: Store) -> None:
     for number, (run, status) in enumerate([("a", RunStatus.WAITING), ("b", RunStatus.RUNNING), ("c", RunStatus.DONE)]):
         await store.append("t", change(run_id=run, run_meta=meta(status)), Exact(number))
     active = await store.active_run_for_thread("t")
@@ -249,7 +259,7 @@ async def test_14_3_the_active_run_is_the_newest_that_is_not_done(store: InMemor
     assert await store.active_run_for_thread("no") is None
 
 
-async def test_a_run_belongs_to_one_thread(store: InMemoryThreadStore) -> None:
+async def test_a_run_belongs_to_one_thread(store: Store) -> None:
     await store.create(Thread(id="other"))
     await store.append("t", change(run_meta=meta()), Exact(0))
     with pytest.raises(RunElsewhere, match="run 'r1' belongs to thread 't', not to 'other'"):
@@ -257,7 +267,7 @@ async def test_a_run_belongs_to_one_thread(store: InMemoryThreadStore) -> None:
     assert await store.message_count("other") == 0
 
 
-async def test_14_4_threads_are_listed_by_id(store: InMemoryThreadStore) -> None:
+async def test_14_4_threads_are_listed_by_id(store: Store) -> None:
     await store.create(Thread(id="b", resource_id="u1", parent_thread_id="t"))
     await store.create(Thread(id="a", resource_id="u1"))
     assert await store.list_threads() == Page(("a", "b", "t"), 3, False)
@@ -274,7 +284,7 @@ async def test_14_3_all_ids_are_listed_page_by_page() -> None:
     assert await store.list() == [f"t{number:03}" for number in range(205)]
 
 
-async def test_14_4_runs_are_listed_for_a_thread_and_for_all(store: InMemoryThreadStore) -> None:
+async def test_14_4_runs_are_listed_for_a_thread_and_for_all(store: Store) -> None:
     await store.create(Thread(id="u"))
     await store.append("t", change(run_id="r2", run_meta=meta()), Exact(0))
     await store.append("u", change(run_id="r1", run_meta=meta()), Exact(0))
@@ -293,7 +303,45 @@ async def test_14_3_a_simple_store_need_not_know_runs() -> None:
     assert await simple.active_run_for_thread("t") is None and await simple.load_thread("t") is None
 
 
-async def test_14_4_a_page_of_a_stored_thread(store: InMemoryThreadStore) -> None:
+async def test_14_4_a_page_of_a_stored_thread(store: Store) -> None:
     await store.append("t", change(messages=tuple(Message.user(str(n)) for n in range(5))), Exact(0))
     page = await store.load_messages("t", MessageQuery(after=1, limit=2))
     assert [placed.cursor for placed in page.messages] == [2, 3] and page.has_more
+
+
+async def test_14_3_versions_never_go_back(store: Store) -> None:
+    await store.append("t", change(), Exact(0))
+    assert await store.save(Thread(id="t", metadata=ThreadMetadata(version=0))) == 2
+    assert await store.save(Thread(id="t", metadata=ThreadMetadata(version=9))) == 9
+    assert await store.append("t", change(), Exact(9)) == 10
+    assert await store.save(Thread(id="moved", metadata=ThreadMetadata(version=4))) == 4
+    assert await store.create(Thread(id="copied", metadata=ThreadMetadata(version=4))) == 0
+
+
+async def test_14_2_a_stored_thread_takes_changes_as_a_thread_does(store: Store) -> None:
+    def tracked(number: int) -> TrackedPatch:
+        return TrackedPatch(Patch((Set((f"n{number}",), number),)))
+
+    said = Message.user("first", id="m1")
+    first = Thread(id="u", resource_id="r", state={"a": 1}, patches=(tracked(0),), messages=(said,))
+    changes = [
+        change(messages=(said, Message.user("second", id="m2")), patches=(tracked(1),)),
+        change(messages=(), snapshot={"b": 2}, patches=(tracked(2),)),
+        change(messages=(Message.user("third", id="m3"),), patches=(tracked(3),)),
+        change(messages=(), run_meta=meta(parent_thread_id="p")),
+    ]
+    await store.create(first)
+    for version, one in enumerate(changes):
+        await store.append("u", one, Exact(version))
+    expected = [await store.load_at("u", 0)]
+    assert expected[0].messages == (said,) and expected[0].rebuild_state() == {"a": 1, "n0": 0}
+    for one in changes:
+        expected.append(apply_changeset(expected[-1], one, now_ms=0))
+    for version, wanted in enumerate(expected):
+        found = await store.load_at("u", version)
+        assert (found.state, found.patches, found.messages) == (wanted.state, wanted.patches, wanted.messages)
+        assert found.metadata.version == version and found.resource_id == "r"
+    loaded = await store.load("u")
+    assert loaded is not None and loaded.thread.parent_thread_id == "p"
+    assert (await store.list_threads(ThreadListQuery(parent_thread_id="p"))).items == ("u",)
+    assert loaded.thread == await store.load_at("u", 4)
