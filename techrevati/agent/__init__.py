@@ -1,0 +1,1 @@
+"""What a turn means: phases, actions, state, suspension.  No queue, no store, no network."""

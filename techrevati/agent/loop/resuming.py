@@ -1,0 +1,148 @@
+"""Go on with parked calls that were decided.
+
+decisions ──absorb──▶ resuming ──replay | take as result | cancel──▶ result, message, commit, events
+"""
+
+from collections.abc import Iterable
+
+import msgspec
+
+from techrevati.agent import decisions as deciding
+from techrevati.agent import events, wording
+from techrevati.agent.agent import Agent
+from techrevati.agent.definition import ToolExecutionMode
+from techrevati.agent.lifecycle import CallStatus
+from techrevati.agent.loop import applying, records
+from techrevati.agent.loop.calls import CallReport, CallRun, carry_out, taken_as_result
+from techrevati.agent.loop.draft import Draft
+from techrevati.agent.loop.racing import cut_short_by
+from techrevati.agent.state.scope import cleanup_after_call
+from techrevati.agent.subagents.port import ChildEnd, SubAgentStatus, end_decision
+from techrevati.agent.suspension import ResumeAction, ResumeMode, SuspendedCall, ToolCallDecision, ToolCallResume
+from techrevati.agent.threads.changeset import CheckpointReason
+from techrevati.agent.threads.message import ToolCall
+from techrevati.agent.tools import ToolResult
+
+
+async def hand_down(draft: Draft, given: Iterable[ToolCallDecision]) -> tuple[ToolCallDecision, ...]:
+    """Pass decisions that are for a waiting child's calls to the child; give the rest, with the ends of children."""
+    children = draft.ports.children
+    held = [call for call in deciding.waiting(draft.document) if call.hold]
+    if children is None or not held:
+        return tuple(given)
+    left = list(given)
+    for call in held:
+        view = await children.status(call.suspension.id)
+        if view is None:
+            continue
+        ids = {pending.id for pending in view.pending}
+        for decision in [d for d in left if d.target_id in ids]:
+            await children.decide(view.run_id, decision)
+            left.remove(decision)
+        if view.end is not None and view.end.epoch >= _epoch(call):
+            left.append(_end_of(draft, call, view.end))
+        elif not view.alive:
+            left.append(_lost(draft, call))
+    return tuple(left)
+
+
+async def stop_held(draft: Draft) -> None:
+    """Stop the children that the run waits for; those in the background go on."""
+    if draft.ports.children is not None:
+        for call in deciding.waiting(draft.document):
+            if call.hold:
+                await draft.ports.children.stop(call.suspension.id)
+
+
+def _epoch(call: SuspendedCall) -> int:
+    parameters = call.suspension.parameters
+    return int(parameters.get("epoch", 0)) if isinstance(parameters, dict) else 0
+
+
+def _end_of(draft: Draft, call: SuspendedCall, end: ChildEnd) -> ToolCallDecision:
+    parameters = call.suspension.parameters
+    agent_id = str(parameters.get("agent_id", "")) if isinstance(parameters, dict) else ""
+    return end_decision(end, agent_id, draft.now_ms())
+
+
+def _lost(draft: Draft, call: SuspendedCall) -> ToolCallDecision:
+    """Decide for a child that nobody runs any more: its end is a stop that can be resumed."""
+    end = ChildEnd(
+        run_id=call.suspension.id,
+        epoch=0,
+        status=SubAgentStatus.STOPPED,
+        error="its worker is gone and nobody took over",
+    )
+    decision = end_decision(end, "", draft.now_ms())
+    return msgspec.structs.replace(decision, decision_id=f"lost:{call.suspension.id}")
+
+
+def absorb(draft: Draft, given: Iterable[ToolCallDecision]) -> None:
+    """Take decisions into the draft's state; refused ones are told with their reason."""
+    now = draft.now_ms()
+    absorbed = deciding.absorb(draft.document, (*given, *deciding.expired(draft.document, now)), now_ms=now)
+    draft.apply(absorbed.patch)
+    for refused in absorbed.refused:
+        draft.tell(events.DecisionRefused(refused.decision.target_id, refused.decision.decision_id, refused.reason))
+
+
+def close_orphans(draft: Draft) -> None:
+    """End calls that are being resumed with nothing parked: nothing of them is executed."""
+    for state in deciding.orphans(draft.document):
+        cancelled = state.resume is not None and state.resume.action is ResumeAction.CANCEL
+        status = CallStatus.CANCELLED if cancelled else CallStatus.FAILED
+        draft.apply(records.set_call(state.to(status, now_ms=draft.now_ms())))
+
+
+async def resume_decided(agent: Agent, draft: Draft, deadline_ms: int | None) -> list[CallReport]:
+    """Go on with every decided call, one after the other, each committed before the next.
+
+    Raises:
+        CutShort: the run ends; the call that was being replayed is discarded.
+    """
+    reports = []
+    batch = agent.definition.tool_execution_mode is ToolExecutionMode.PARALLEL_BATCH_APPROVAL
+    for call in deciding.ready_to_resume(draft.document, batch=batch):
+        state = records.call_state(draft.document, call.call_id)
+        assert state is not None and state.resume is not None, "a call that is resuming has its decision"
+        resume = state.resume
+        if resume.action is ResumeAction.CANCEL:
+            report = _cancelled(draft, call, state, resume)
+            draft.apply(records.set_call(report.state))
+            draft.apply(cleanup_after_call(draft.document, call.call_id))
+        else:
+            run = CallRun(agent, draft, draft.view(), deadline_ms)
+            report = await cut_short_by(draft.ports, _resumed(run, call, resume), deadline_ms=deadline_ms)
+            applying.take_state(draft, report, replay=True)
+        _store_and_tell(draft, report, resume)
+        await draft.commit(CheckpointReason.TOOL_RESULTS_COMMITTED)
+        reports.append(report)
+    return reports
+
+
+async def _resumed(run: CallRun, call: SuspendedCall, resume: ToolCallResume) -> CallReport:
+    arguments = call.arguments
+    if call.resume_mode is ResumeMode.AS_RESULT:
+        return await taken_as_result(run, ToolCall(call.call_id, call.tool_name, arguments), run.draft.document, resume)
+    if call.resume_mode is ResumeMode.AS_ARGUMENTS and not isinstance(resume.result, bool):
+        arguments = resume.result
+    return await carry_out(run, ToolCall(call.call_id, call.tool_name, arguments), run.draft.document, resume=resume)
+
+
+def _cancelled(draft: Draft, call: SuspendedCall, state: records.ToolCallState, resume: ToolCallResume) -> CallReport:
+    result = ToolResult.error(call.tool_name, resume.reason or wording.DENIED)
+    ended = state.to(CallStatus.CANCELLED, now_ms=draft.now_ms())
+    return CallReport(ToolCall(call.call_id, call.tool_name, call.arguments), result, CallStatus.CANCELLED, ended)
+
+
+def _store_and_tell(draft: Draft, report: CallReport, resume: ToolCallResume) -> None:
+    step = draft.loop.steps
+    message_id = applying.take_messages(draft, report, step, replay=True)
+    applying.take_followups(draft, report.followups, step)
+    granted = resume.action is ResumeAction.RESUME
+    draft.tell(events.ToolCallResumed(report.call.id, granted if resume.result is None else resume.result))
+    if message_id is None:
+        applying.tell_pending(draft, report)
+    else:
+        applying.tell_done(draft, report, message_id)
+    applying.tell_state(draft)

@@ -1,0 +1,128 @@
+"""From a request to a run that may take its first step.
+
+(request, thread, agent) ──prepare_run──▶ change to store, and the checkpoint the first step starts from
+"""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from techrevati.agent.agent import Agent
+from techrevati.agent.context import RunIdentity
+from techrevati.agent.loop import records
+from techrevati.agent.loop.checkpoint import Checkpoint
+from techrevati.agent.policy import RunPolicy
+from techrevati.agent.state.document import apply, find
+from techrevati.agent.state.patch import Delete, Patch, TrackedPatch
+from techrevati.agent.threads.ids import NewId, new_id
+from techrevati.agent.threads.message import Role
+from techrevati.agent.threads.prepare import PreparedRun, RunMode, prepare
+from techrevati.agent.threads.runs import RunRequest
+from techrevati.agent.threads.store import Loaded, ThreadStore
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyRun:
+    """A run that starts once `prepared` is stored.  It may be looked at, or dropped, before."""
+
+    prepared: PreparedRun
+    identity: RunIdentity
+    policy: RunPolicy
+    checkpoint: Checkpoint
+
+    @property
+    def run_id(self) -> str:
+        return self.identity.run_id
+
+    @property
+    def thread_id(self) -> str:
+        return self.identity.thread_id
+
+
+def prepare_run(
+    agent: Agent,
+    request: RunRequest,
+    loaded: Loaded | None,
+    *,
+    now_ms: int,
+    policy: RunPolicy | None = None,
+    mode: RunMode = RunMode.TASK,
+    on_suspend: records.OnSuspend = records.OnSuspend.FINISH,
+    parent_tool_call_id: str | None = None,
+    depth: int = 0,
+    make_id: NewId = new_id,
+) -> ReadyRun:
+    """Decide what to store before the first step; nothing is stored here.
+
+    Args:
+        policy: The request's own lists; the agent's fill only what it leaves open.
+
+    Raises:
+        InvalidId, LineageConflict, BadValue: as `prepare` says.
+    """
+    prepared = prepare(request, loaded, agent.states, now_ms=now_ms, mode=mode, make_id=make_id)
+    asked = prepared.request
+    identity = RunIdentity(
+        prepared.thread_id,
+        prepared.run_id,
+        agent.id,
+        asked.origin,
+        asked.parent_thread_id,
+        asked.parent_run_id,
+        parent_tool_call_id,
+    )
+    known = loaded.thread.messages if loaded is not None else ()
+    merged = (policy or RunPolicy()).filled_from(agent.definition.policy)
+    plan = records.RunPlan(identity, merged, len(known), now_ms, on_suspend, depth, indexed=mode is RunMode.TASK)
+    patch = records.set_plan(plan)
+    said = any(message.role is Role.USER for message in prepared.messages)
+    if said and find(prepared.document, records.DECISIONS) is not None:
+        patch = patch + Patch((Delete(records.DECISIONS),))
+    document = apply(prepared.document, patch)
+    if asked.initial_decisions:
+        early = (*records.early_decisions(document), *asked.initial_decisions)
+        step = records.set_early_decisions(early)
+        document, patch = apply(document, step), patch + step
+    prepared = _with(prepared, patch, document, now_ms)
+    messages = (*known, *prepared.messages)
+    return ReadyRun(
+        prepared, identity, merged, Checkpoint(prepared.thread_id, messages, document, prepared.precondition.version)
+    )
+
+
+def _with(prepared: PreparedRun, patch: Patch, document: dict[str, object], now_ms: int) -> PreparedRun:
+    change = prepared.change
+    if change.snapshot is not None:
+        change = msgspec.structs.replace(change, snapshot=document)
+    else:
+        tracked = TrackedPatch(patch, source="runtime", timestamp=now_ms)
+        change = msgspec.structs.replace(change, patches=(*change.patches, tracked))
+    return PreparedRun(
+        prepared.thread_id,
+        prepared.run_id,
+        prepared.create,
+        change,
+        prepared.precondition,
+        prepared.messages,
+        document,
+        prepared.request,
+    )
+
+
+async def store_run(store: ThreadStore, ready: ReadyRun) -> Checkpoint:
+    """Store a prepared run; give the checkpoint of its first step.
+
+    Raises:
+        ThreadExists, VersionConflict: somebody else wrote to the thread since it was loaded.
+    """
+    if ready.prepared.create is not None:
+        await store.create(ready.prepared.create)
+    version = await store.append(ready.thread_id, ready.prepared.change, ready.prepared.precondition)
+    start = ready.checkpoint
+    return Checkpoint(start.thread_id, start.messages, start.document, version)
+
+
+def checkpoint_of(agent: Agent, loaded: Loaded) -> Checkpoint:
+    """Give the checkpoint of a stored thread."""
+    thread = loaded.thread
+    return Checkpoint(thread.id, thread.messages, thread.rebuild_state(agent.states.lattices), loaded.version)

@@ -1,0 +1,1 @@
+"""Agents that an agent sends out, and waits for or not."""

@@ -1,0 +1,366 @@
+"""§5.3: typed states, their actions, and how actions become patches."""
+
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec import field
+
+from techrevati.agent.state import (
+    AnyStateAction,
+    Delete,
+    GCounter,
+    GSet,
+    LatticeMerge,
+    Patch,
+    Set,
+    StateRegistry,
+    StateScope,
+    StateSpec,
+    apply,
+    apply_all,
+    conflicts,
+    reduce_actions,
+    state_at,
+)
+from techrevati.agent.state.errors import (
+    ActorNeeded,
+    BadAction,
+    BadSpec,
+    BadValue,
+    NameTaken,
+    ReduceFailed,
+    StateUnreadable,
+    UnknownState,
+    WrongScope,
+)
+
+
+class Add(msgspec.Struct, tag="add"):
+    item: str
+
+
+class Empty(msgspec.Struct, tag="empty"):
+    pass
+
+
+class Cart(StateSpec):
+    PATH = ("shop", "cart")
+    ACTION = Add | Empty
+    items: list[str] = field(default_factory=list)
+    changes: int = 0
+    note: str | None = None
+
+    def reduce(self, action: Add | Empty) -> None:
+        if isinstance(action, Empty):
+            self.items, self.note = [], None
+        elif action.item == "bad":
+            raise RuntimeError("no such item")
+        else:
+            self.items.append(action.item)
+            self.changes += 1
+            self.note = action.item
+
+
+class Seen(StateSpec):
+    PATH = ("seen",)
+    ACTION = str
+    plain: int = 3
+    words: GSet[str] = field(default_factory=GSet)
+    times: GCounter = field(default_factory=GCounter)
+
+    def reduce(self, action: str) -> None:
+        if action.startswith("plain"):
+            self.plain += 1
+        elif action:
+            self.words.insert(action)
+            self.times.increment()
+
+
+class Scratch(StateSpec):
+    PATH = ("scratch",)
+    SCOPE = StateScope.TOOL_CALL
+    ACTION = int
+    tries: int = 0
+    total: GCounter = field(default_factory=GCounter)
+
+    def reduce(self, action: int) -> None:
+        self.tries = action
+        self.total.increment(action)
+
+
+STATES = StateRegistry([Cart, Seen, Scratch])
+
+
+def add(item: str) -> AnyStateAction:
+    return AnyStateAction.new(Cart, Add(item))
+
+
+def saw(word: str) -> AnyStateAction:
+    return AnyStateAction.new(Seen, word)
+
+
+def test_5_3_default_valued_fields_are_materialised() -> None:
+    document, patch = reduce_actions({}, [AnyStateAction.new(Cart, Empty())])
+    assert patch == Patch((Set(("shop", "cart"), {"items": [], "changes": 0}),))
+    assert document == {"shop": {"cart": {"items": [], "changes": 0}}}
+
+
+def test_5_3_a_new_state_without_lattice_fields_is_one_set() -> None:
+    _, patch = reduce_actions({}, [add("x")])
+    assert patch == Patch((Set(("shop", "cart"), {"items": ["x"], "changes": 1, "note": "x"}),))
+
+
+def test_5_3_an_old_state_changes_by_fields() -> None:
+    before, _ = reduce_actions({}, [add("x")])
+    _, patch = reduce_actions(before, [add("y")])
+    assert patch == Patch(
+        (
+            Set(("shop", "cart", "items"), ["x", "y"]),
+            Set(("shop", "cart", "changes"), 2),
+            Set(("shop", "cart", "note"), "y"),
+        )
+    )
+
+
+def test_5_3_an_optional_field_that_is_none_again_is_deleted() -> None:
+    before, _ = reduce_actions({}, [add("x")])
+    document, patch = reduce_actions(before, [AnyStateAction.new(Cart, Empty())])
+    assert patch == Patch((Set(("shop", "cart", "items"), []), Delete(("shop", "cart", "note"))))
+    assert document == {"shop": {"cart": {"items": [], "changes": 1}}}
+
+
+def test_5_3_no_difference_no_patch() -> None:
+    before, _ = reduce_actions({}, [add("x"), AnyStateAction.new(Cart, Empty())])
+    document, patch = reduce_actions(before, [AnyStateAction.new(Cart, Empty())])
+    assert not patch and document == before
+
+
+def test_5_3_a_state_with_lattice_fields_changes_by_fields_from_the_start() -> None:
+    document, patch = reduce_actions({}, [saw("hi")], actor="call-1", registry=STATES.lattices)
+    assert patch == Patch((LatticeMerge(("seen", "words"), ["hi"]), LatticeMerge(("seen", "times"), {"call-1": 1})))
+    assert document == {"seen": {"words": ["hi"], "times": {"call-1": 1}}}
+    assert not reduce_actions({}, [saw("")]).patch, "nothing differs from the defaults"
+
+
+def test_5_3_a_lattice_field_is_merged_with_its_full_new_value() -> None:
+    before, _ = reduce_actions({}, [saw("hi")], actor="call-1", registry=STATES.lattices)
+    _, patch = reduce_actions(before, [saw("you")], actor="call-2", registry=STATES.lattices)
+    assert patch.ops[0] == LatticeMerge(("seen", "words"), ["hi", "you"])
+
+
+def test_5_3_plain_fields_beside_lattice_fields_are_set() -> None:
+    _, patch = reduce_actions({}, [saw("plain")])
+    assert patch == Patch((Set(("seen", "plain"), 4),))
+
+
+def test_5_3_each_action_sees_what_the_one_before_did() -> None:
+    document, patch = reduce_actions({}, [saw("plain"), saw("plain"), add("x"), add("y")])
+    assert document["seen"]["plain"] == 5 and document["shop"]["cart"]["items"] == ["x", "y"]
+    assert apply({}, patch) == document
+
+
+def test_5_3_the_document_given_is_not_changed() -> None:
+    before, _ = reduce_actions({}, [add("x")])
+    reduce_actions(before, [add("y")])
+    assert before["shop"]["cart"]["items"] == ["x"]
+
+
+def test_5_3_keys_the_class_does_not_know_are_left_alone() -> None:
+    before = {"shop": {"cart": {"items": ["x"], "changes": 1, "later": True}}}
+    document, _ = reduce_actions(before, [add("y")])
+    assert document["shop"]["cart"] == {"items": ["x", "y"], "changes": 2, "note": "y", "later": True}
+
+
+def test_5_3_a_call_scoped_state_stands_below_its_call() -> None:
+    action = AnyStateAction.new_for_call(Scratch, 2, "call.1")
+    assert action.path == ("__tool_call_scope", "call.1", "scratch")
+    document, _ = reduce_actions({}, [action], actor="call.1", registry=STATES.lattices)
+    assert document == {"__tool_call_scope": {"call.1": {"scratch": {"tries": 2, "total": {"call.1": 2}}}}}
+    found = state_at(document, Scratch, call_id="call.1")
+    assert found is not None and found.tries == 2 and found.total.value == 2
+    assert STATES.lattices.at((*action.path, "total")) is not None, "its lattice fields join whatever the call"
+
+
+def test_5_3_a_state_may_stand_at_another_path() -> None:
+    states = StateRegistry()
+    states.register(Seen, at=("teams", "red"))
+    action = AnyStateAction.new_at(Seen, ("teams", "red"), "hi")
+    document, _ = reduce_actions({}, [action], actor="a", registry=states.lattices)
+    assert document["teams"]["red"]["words"] == ["hi"]
+    assert state_at(document, Seen) is None
+    found = state_at(document, Seen, path=("teams", "red"))
+    assert found is not None and "hi" in found.words
+    assert states.lattices.at(("teams", "red", "words")) is not None
+
+
+def test_5_3_the_constructor_of_another_scope_is_refused() -> None:
+    with pytest.raises(WrongScope, match=r"Scratch has the scope tool_call; fix: .*AnyStateAction\.new_for_call"):
+        AnyStateAction.new(Scratch, 1)
+    with pytest.raises(WrongScope):
+        AnyStateAction.new_at(Scratch, ("x",), 1)
+    with pytest.raises(WrongScope, match=r"Cart has the scope thread; fix: .*AnyStateAction\.new$"):
+        AnyStateAction.new_for_call(Cart, Empty(), "c")
+    with pytest.raises(WrongScope):
+        state_at({}, Scratch)
+    with pytest.raises(WrongScope):
+        state_at({}, Cart, call_id="c")
+
+
+def test_5_3_an_action_is_written_when_it_is_made() -> None:
+    made = Add("x")
+    action = AnyStateAction.new(Cart, made)
+    made.item = "changed afterwards"
+    assert action.entry() == {
+        "state_type_name": "Cart",
+        "base_path": ["shop", "cart"],
+        "scope": "thread",
+        "payload": {"type": "add", "item": "x"},
+    }
+    document, _ = reduce_actions({}, [action])
+    assert document["shop"]["cart"]["items"] == ["x"], "what was written is what is reduced"
+
+
+def test_5_3_the_entry_of_a_call_names_the_call_and_who_acts() -> None:
+    entry = AnyStateAction.new_for_call(Scratch, 2, "c1").by("c1").by("somebody else").entry()
+    assert entry == {
+        "state_type_name": "Scratch",
+        "base_path": ["scratch"],
+        "scope": "tool_call",
+        "call_id_override": "c1",
+        "payload": 2,
+        "actor": "c1",
+    }
+
+
+@pytest.mark.parametrize("action", [Empty, {"type": "unknown"}, 5, {"type": "add", "item": 5}, object()])
+def test_5_3_an_action_the_state_does_not_know_is_refused_at_once(action: Any) -> None:
+    with pytest.raises(BadAction, match="action for state class Cart is refused"):
+        AnyStateAction.new(Cart, action)
+
+
+def test_5_3_the_intent_log_replays_to_the_same_document() -> None:
+    actions = [
+        add("x"),
+        saw("a").by("c1"),
+        AnyStateAction.new_for_call(Scratch, 2, "c1").by("c1"),
+        saw("plain"),
+        add("y"),
+    ]
+    document, _ = reduce_actions({}, actions, registry=STATES.lattices)
+    log = msgspec.json.decode(msgspec.json.encode([action.entry() for action in actions]))
+    assert STATES.replay({}, log).document == document
+
+
+def test_5_3_a_log_that_cannot_be_read_is_refused_before_anything_is_reduced() -> None:
+    entry = add("x").entry()
+    with pytest.raises(UnknownState, match="state class 'Gone' is not registered; known: Cart, Scratch, Seen"):
+        STATES.replay({}, [entry, {**entry, "state_type_name": "Gone"}])
+    for broken in ({**entry, "payload": 5}, {**entry, "scope": "run"}, {"state_type_name": "Cart"}, {}):
+        with pytest.raises(BadAction):
+            STATES.replay({}, [broken])
+    with pytest.raises(BadAction):
+        STATES.replay({}, [{**AnyStateAction.new_for_call(Scratch, 1, "c").entry(), "call_id_override": None}])
+
+
+def test_5_3_two_classes_of_one_name_are_refused() -> None:
+    class Other(StateSpec):
+        PATH = ("other",)
+        NAME = "Cart"
+
+        def reduce(self, action: Any) -> None: ...
+
+    with pytest.raises(NameTaken, match="another state class is registered as 'Cart'"):
+        StateRegistry([Cart, Other])
+    StateRegistry([Cart, Cart])
+
+
+def test_5_3_a_state_class_may_say_its_name() -> None:
+    class Renamed(StateSpec):
+        PATH = ("x",)
+        NAME = "old-name"
+
+        def reduce(self, action: Any) -> None: ...
+
+    assert AnyStateAction.new(Renamed, 1).entry()["state_type_name"] == "old-name"
+
+
+def test_a_state_that_raises_changes_nothing_and_is_named() -> None:
+    with pytest.raises(ReduceFailed, match=r"Cart\.reduce for \$\.shop\.cart raised RuntimeError\('no such item'\)"):
+        reduce_actions({}, [add("x"), add("bad")])
+
+
+def test_counting_without_an_actor_is_refused() -> None:
+    with pytest.raises(ActorNeeded, match="GCounter needs an actor"):
+        reduce_actions({}, [saw("x")])
+
+
+def test_what_is_not_the_state_is_refused_by_its_path() -> None:
+    for stored in ({"items": "no list"}, [1], {"items": [1]}):
+        with pytest.raises(StateUnreadable, match=r"\$\.shop\.cart cannot be read as Cart"):
+            reduce_actions({"shop": {"cart": stored}}, [add("x")])
+    with pytest.raises(StateUnreadable, match=r"\$\.seen cannot be read as Seen"):
+        state_at({"seen": {"words": 5}}, Seen)
+
+
+def test_null_counts_as_no_state() -> None:
+    assert state_at({"seen": None}, Seen) is None
+    document, _ = reduce_actions({"shop": {"cart": None}}, [AnyStateAction.new(Cart, Empty())])
+    assert document["shop"]["cart"] == {"items": [], "changes": 0}
+
+
+def test_a_field_that_is_not_json_is_refused_by_its_path() -> None:
+    class Wild(StateSpec):
+        PATH = ("wild",)
+        anything: Any = None
+
+        def reduce(self, action: Any) -> None:
+            self.anything = float("nan")
+
+    with pytest.raises(BadValue, match=r"value at \$\.wild\.anything is not JSON"):
+        reduce_actions({}, [AnyStateAction.new(Wild, 1)])
+
+
+def test_a_state_class_declared_wrongly_is_refused_when_it_is_used() -> None:
+    class NoPath(StateSpec):
+        def reduce(self, action: Any) -> None: ...
+
+    class Dotted(StateSpec):
+        PATH = "shop.cart"  # type: ignore[assignment]
+
+        def reduce(self, action: Any) -> None: ...
+
+    class NoDefault(StateSpec):
+        PATH = ("x",)
+        needed: int
+
+        def reduce(self, action: Any) -> None: ...
+
+    class NoReduce(StateSpec):
+        PATH = ("x",)
+
+    with pytest.raises(BadSpec, match="state class NoPath: it needs a PATH"):
+        StateRegistry([NoPath])
+    with pytest.raises(BadSpec, match=r"use a tuple of keys, e.g. \('shop', 'cart'\)"):
+        StateRegistry([Dotted])
+    with pytest.raises(BadSpec, match="fields without a default: needed"):
+        AnyStateAction.new(NoDefault, 1)
+    with pytest.raises(BadSpec, match="it needs a reduce"):
+        StateRegistry([NoReduce])
+
+
+def test_calls_of_one_round_that_touch_one_lattice_field_join() -> None:
+    """Two calls start from one snapshot, each counts under its own id: neither loses anything."""
+    before, _ = reduce_actions({}, [saw("a")], actor="c0", registry=STATES.lattices)
+    patches = [
+        reduce_actions(before, [saw(word), saw("both")], actor=call, registry=STATES.lattices).patch
+        for word, call in (("b", "c1"), ("c", "c2"))
+    ]
+    assert conflicts(patches, STATES.lattices) == []
+    found = state_at(apply_all(before, patches, STATES.lattices), Seen)
+    assert found is not None and list(found.words) == ["a", "b", "both", "c"] and found.times.value == 5
+
+
+def test_calls_of_one_round_that_touch_one_plain_field_conflict() -> None:
+    patches = [reduce_actions({}, [saw("plain")]).patch for _ in range(2)]
+    assert [conflict.path for conflict in conflicts(patches, STATES.lattices)] == [("seen", "plain")]
