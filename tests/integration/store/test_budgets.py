@@ -45,7 +45,7 @@ class Till:
         self.now = BEGIN
         self.said: list[str] = []
         self.store = SyncStore(url, now_us=lambda: self.now, patience=0.2)
-        self.budget = Budget(self.store, fleet, limits=LIMITS, report=self.hear, **more)  # type: ignore[arg-type]
+        self.budget = Budget(self.store, fleet, limits=LIMITS, report=self.hear, **more)
         self.keys = BudgetKeys(fleet, "acme")
 
     def hear(self, kind: str, fields: Mapping[str, object]) -> None:
