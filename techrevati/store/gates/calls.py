@@ -163,7 +163,7 @@ def _rate(number: float) -> str:
 class Terms:
     """One declaration of a gate, ready to build calls from."""
 
-    __slots__ = ("_admit", "_head", "_buckets", "_feed", "_known", "_settle", "epoch", "keys", "spec", "version")
+    __slots__ = ("_admit", "_buckets", "_feed", "_head", "_known", "_settle", "epoch", "keys", "spec", "version")
 
     def __init__(self, keys: GateKeys, spec: GateSpec, version: str, epoch: int) -> None:
         self.keys, self.spec, self.version, self.epoch = keys, spec, version, epoch
@@ -229,6 +229,7 @@ class Terms:
         return flat
 
     def admit(self, ask: Ask, costs: Mapping[str, float]) -> Call[Verdict]:
+        self.check(costs)
         version, epoch, horizon, slots, permits, pace, stage, stages = self._admit
         args: tuple[Arg, ...] = (
             version,
