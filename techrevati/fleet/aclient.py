@@ -15,8 +15,10 @@ from typing import Any, Literal, Self, Unpack
 
 from techrevati.fleet import registry
 from techrevati.fleet.agents import Card
+from techrevati.fleet.budgets import BudgetLine, aread_books
 from techrevati.fleet.client import LOOK_AGAIN
 from techrevati.fleet.events import Cursor, page, reading
+from techrevati.fleet.gates import GateLine, gates_key, line_of, look_calls, unasked
 from techrevati.fleet.listen import AsyncListener
 from techrevati.fleet.results import NotFinished, RunFilter, output_of
 from techrevati.fleet.ringing import ring_for
@@ -24,7 +26,9 @@ from techrevati.fleet.settings import Settings, load_settings, seconds
 from techrevati.fleet.starting import Duration, Start, StartOptions, decide_call, run_keys, start_call, steer_call
 from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
+from techrevati.store.budgets import AsyncBudget
 from techrevati.store.errors import RunNotFound
+from techrevati.store.gates.calls import Outdated
 from techrevati.store.keys import roles_key
 from techrevati.store.records import Event, RunRecord, pairs
 
@@ -188,6 +192,18 @@ class AsyncClient:
         return sorted(found, key=lambda record: record.run_id, reverse=True)[:limit]
 
     runs = list_runs
+
+    async def gates(self) -> list[GateLine]:
+        found = []
+        for name, call in look_calls(self.fleet, await self.store.command("SMEMBERS", gates_key(self.fleet))):
+            try:
+                found.append(line_of(name, await self.store.run(call)))
+            except Outdated:
+                found.append(unasked(name))
+        return found
+
+    async def budgets(self, tenant: str | None = None, *levels: str) -> list[BudgetLine]:
+        return await aread_books(AsyncBudget(self.store, self.fleet), tenant, levels)
 
     async def close(self) -> None:
         await self.listener.close()
