@@ -3,6 +3,7 @@
 GateSpec ──▶ AsyncGate(store, fleet, spec) ──admit──▶ Admission | GateRefused ──settle──▶ Redis
 """
 
+from techrevati.store.gates.breaker import AsyncRedisCircuitBreaker, RedisCircuitBreaker
 from techrevati.store.gates.calls import FAIL, NONE, OK, Picture
 from techrevati.store.gates.errors import BadCost, BadGate, CostTooLarge, GateRefused, UnknownBucket
 from techrevati.store.gates.events import (
@@ -16,6 +17,12 @@ from techrevati.store.gates.events import (
     WorkerQuarantined,
 )
 from techrevati.store.gates.gate import AsyncGate, Gate
+from techrevati.store.gates.limiter import (
+    AsyncRedisRateLimiter,
+    AsyncRedisTokenBucket,
+    RedisRateLimiter,
+    RedisTokenBucket,
+)
 from techrevati.store.gates.listening import NewsListener
 from techrevati.store.gates.spec import BreakerSpec, BucketSpec, GateSpec, SlotSpec
 from techrevati.store.gates.steps import Admission
@@ -26,6 +33,9 @@ __all__ = [
     "OK",
     "Admission",
     "AsyncGate",
+    "AsyncRedisCircuitBreaker",
+    "AsyncRedisRateLimiter",
+    "AsyncRedisTokenBucket",
     "BadCost",
     "BadGate",
     "BreakerChanged",
@@ -40,6 +50,9 @@ __all__ = [
     "GateSpec",
     "NewsListener",
     "Picture",
+    "RedisCircuitBreaker",
+    "RedisRateLimiter",
+    "RedisTokenBucket",
     "SlotSpec",
     "StoreBack",
     "StoreRestarted",

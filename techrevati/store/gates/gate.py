@@ -81,7 +81,7 @@ class _Shell:
 
     def _look_after_view(self) -> None:
         view = self.core.view
-        if view.staleness == 0:
+        if view.staleness == 0 or self.core.spec.breaker is None:
             return
         if not self._watching:
             self._watching = True

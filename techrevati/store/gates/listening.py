@@ -97,9 +97,13 @@ class NewsListener:
 
     def _connect(self) -> None:
         connection = connect(self._url, socket_timeout=5).connection_pool.make_connection()
-        connection.connect()
-        connection.send_command("INFO", "server", check_health=False)
-        self._met(str(connection.read_response()))
+        try:
+            connection.connect()
+            connection.send_command("INFO", "server", check_health=False)
+            self._met(str(connection.read_response()))
+        except BaseException:
+            connection.disconnect()
+            raise
         with self._lock:
             self._connection = connection
             self._say("SUBSCRIBE", HELLO, *self._views)
