@@ -160,7 +160,7 @@ async def test_a_wait_that_times_out_says_committed_and_not_yet_safe(fleet_name:
             # Sent again after a lost reply, over a new connection: it still has something to wait for.
             call, _view = saver._desk.put(saver._desk.draft("t", {"n": 2}, None, None))
             assert store.run(call) == 3
-            store.redis.connection_pool.disconnect()
+            store._lines.close()
             assert store.run_then(call, ("WAIT", 1, 50)) == (3, 0)
             async with AsyncRedisSaver(primary.url, fleet_name, durability="replicated", wait_ms=50) as asaver:
                 with pytest.raises(DurabilityUnknown):
