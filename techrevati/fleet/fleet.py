@@ -27,7 +27,7 @@ from techrevati.store.keys import check_role
 
 if TYPE_CHECKING:
     from techrevati.fleet.aclient import AsyncClient
-    from techrevati.fleet.celery_app import FleetCelery
+    from techrevati.fleet.celery.app import FleetCelery
     from techrevati.fleet.client import Client
 
 F = TypeVar("F", bound=AgentFunction)

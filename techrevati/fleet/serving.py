@@ -9,12 +9,12 @@ from celery.signals import setup_logging
 
 from techrevati.fleet.agents import Agent
 from techrevati.fleet.budgets import BudgetSpec
-from techrevati.fleet.celery_app import FleetCelery, make_celery
+from techrevati.fleet.celery.app import FleetCelery, make_celery
+from techrevati.fleet.celery.tickets import capture_template
+from techrevati.fleet.celery.watchdogs import WatchdogLimits
 from techrevati.fleet.models import Models
 from techrevati.fleet.ringing import ring_for, same_redis
 from techrevati.fleet.settings import Settings
-from techrevati.fleet.tickets import capture_template
-from techrevati.fleet.watchdogs import WatchdogLimits
 from techrevati.fleet.worker import LoopHost, Template, WorkerRuntime
 from techrevati.store.gates import GateSpec
 from techrevati.telemetry.logs import configure
