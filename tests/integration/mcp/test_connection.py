@@ -90,6 +90,13 @@ async def test_12_6_refresh_looks_at_once(stdio: StdioServer) -> None:
         assert "mcp__desk__other" in await connection.refresh()
 
 
+async def test_12_6_a_list_may_be_looked_at_now_and_then(stdio: StdioServer) -> None:
+    patience = Patience(connect=15.0, call=10.0, refresh=0.1)
+    async with McpConnection(stdio, patience=patience, protocol="legacy") as connection:
+        await connection.call("learn", {"name": "quietly"})  # says so only to subscribers, which this protocol lacks
+        await until(lambda: "mcp__desk__quietly" in connection.tools, "the list was not looked at again")
+
+
 async def test_12_6_two_tools_that_would_have_one_id_are_refused_and_the_good_list_stays(stdio: StdioServer) -> None:
     async with McpConnection(stdio, patience=QUICK) as connection:
         await connection.call("learn", {"name": "files.read_all"})
