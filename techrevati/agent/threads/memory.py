@@ -126,12 +126,11 @@ class InMemoryThreadStore(ThreadStore, ThreadSync):
                 return stored.log.version
             now = self._clock()
             record = indexed(self._run(change.run_id), thread_id, change, now)
-            version = stored.log.add(change, now)
-            stored.changes.append((change, now))
+            stored.changes.append((stored.log.add(change, now), now))
             if record is not None:
                 stored.runs[change.run_id] = record
                 self._run_homes[change.run_id] = thread_id
-            return version
+            return stored.log.version
 
     async def save(self, thread: Thread) -> int:
         checked_id(thread.id)

@@ -122,6 +122,10 @@ def past(thread: str, version: int) -> Step:
     return act
 
 
+def deltas(thread: str, after: int) -> Step:
+    return lambda store: store.load_deltas(thread, after)
+
+
 STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(append, THREADS, CHANGES, st.sampled_from([0, 0, 0, 0, 1])),
     st.builds(append, THREADS, CHANGES, st.just(0)),
@@ -130,7 +134,7 @@ STEPS: st.SearchStrategy[Step] = st.one_of(
     st.builds(lambda thread: lambda store: store.save(thread), WHOLE),
     st.builds(lambda thread: lambda store: store.delete(thread), THREADS),
     st.builds(past, THREADS, st.integers(0, 6)),
-    st.builds(lambda thread, after: lambda store: store.load_deltas(thread, after), THREADS, st.integers(0, 4)),
+    st.builds(deltas, THREADS, st.integers(0, 4)),
     st.builds(lambda thread, query: lambda store: store.load_messages(thread, query), THREADS, MESSAGE_QUERIES),
     st.builds(lambda query: lambda store: store.list_runs(query), RUN_QUERIES),
     st.builds(lambda query: lambda store: store.list_threads(query), LISTS),
@@ -146,11 +150,26 @@ async def told(store: Store, steps: list[Step]) -> list[Any]:
             answers.append(await step(store))
         except ThreadStoreError as error:
             answers.append(str(error))
-    for thread in ("t", "u"):
-        answers.append(await store.load(thread))
-        answers.append(await store.active_run_for_thread(thread))
+    answers += [await seen(store, thread) for thread in ("t", "u")]
     answers += [await store.load_run(run) for run in ("r1", "r2")]
     answers += [await store.list(), await store.list_runs()]
+    return answers
+
+
+async def seen(store: Store, thread: str) -> list[Any]:
+    """Give everything that can be told of a thread, version by version, and of its runs at their very times."""
+    loaded = await store.load(thread)
+    answers: list[Any] = [loaded, await store.active_run_for_thread(thread)]
+    for version in range(0 if loaded is None else loaded.version + 1):
+        for step in (past(thread, version), deltas(thread, version)):
+            try:
+                answers.append(await step(store))
+            except ThreadStoreError as error:
+                answers.append(str(error))
+    for run in (await store.list_runs(RunQuery(thread_id=thread))).items:
+        for name in ("created_at_from", "created_at_to", "updated_at_from", "updated_at_to"):
+            query = RunQuery(**{name: getattr(run, name.rpartition("_")[0])})
+            answers.append(await store.list_runs(query))
     return answers
 
 
