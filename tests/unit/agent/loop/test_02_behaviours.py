@@ -229,7 +229,7 @@ async def test_2_3_the_context_shows_what_its_phase_has() -> None:
 
 
 def test_2_4_an_action_set_keeps_order_and_a_bare_action_is_one() -> None:
-    both = ActionSet.single(ExcludeTool("x")).and_(ExcludeTool("y")).and_(ActionSet.single(Terminate()))
+    both: ActionSet[Any] = ActionSet.single(ExcludeTool("x")).and_(ExcludeTool("y")).and_(ActionSet.single(Terminate()))
     assert [type(a).__name__ for a in both] == ["ExcludeTool", "ExcludeTool", "Terminate"]
     assert len(both) == 3 and both and not ActionSet.empty()
     assert checked(add(1), Phase.RUN_START, "x") == (add(1),)
@@ -399,9 +399,14 @@ async def test_2_6_results_are_joined_in_the_order_of_registration() -> None:
 
 async def test_2_6_state_rolls_forward_from_step_start_to_before_inference() -> None:
     seen: list[Any] = []
+
+    def look(ctx: ReadOnlyContext) -> Any:
+        seen.append(ctx.document["count"])
+        return add(1)
+
     pair = (
         hook("step_start", add(1), id="one"),
-        hook("before_inference", lambda ctx: (seen.append(ctx.document["count"]), add(1))[1], id="two"),
+        hook("before_inference", look, id="two"),
     )
     world = World(Script("x"), agent(behaviors=pair))
     await world.run()

@@ -434,7 +434,18 @@ CANCEL, RESUME = ResumeAction.CANCEL, ResumeAction.RESUME
         (" No ", CANCEL),
         *(
             (word, CANCEL)
-            for word in ["false", "denied", "deny", "reject", "rejected", "cancel", "canceled", "cancelled", "abort", "aborted"]
+            for word in [
+                "false",
+                "denied",
+                "deny",
+                "reject",
+                "rejected",
+                "cancel",
+                "canceled",
+                "cancelled",
+                "abort",
+                "aborted",
+            ]
         ),
         ("not now", RESUME),
         ({"approved": True}, RESUME),

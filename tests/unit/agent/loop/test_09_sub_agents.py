@@ -7,7 +7,7 @@ import pytest
 
 from techrevati.agent.definition import AgentDefinition, SubAgentSpec
 from techrevati.agent.endings import CANCELLED
-from techrevati.agent.events import ActivitySnapshot, RunFinish
+from techrevati.agent.events import ActivitySnapshot, RunFinish, ToolCallReady
 from techrevati.agent.loop.outcome import Finished, Suspended
 from techrevati.agent.model import ErrorClass, InferenceError, ModelRequest
 from techrevati.agent.policy import RunPolicy
@@ -222,7 +222,11 @@ async def test_9_3_the_end_of_a_child_is_mapped(reply: str, status: str) -> None
         handle.stream.cancel()
         await asyncio.Event().wait()
 
-    replies = {"fine": "fine", "error": InferenceError("bad", "llm_exec_error", ErrorClass.AUTH), "stop": stop}
+    replies: dict[str, Any] = {
+        "fine": "fine",
+        "error": InferenceError("bad", "llm_exec_error", ErrorClass.AUTH),
+        "stop": stop,
+    }
     world = World(Cast(boss=Script(send(), "ok"), writer=Script(replies[reply])), boss(), writer())
     await world.run()
     data = tool_results((await world.thread()).messages)["c1"]["data"]
@@ -395,7 +399,7 @@ async def test_9_3_approvals_reach_a_suspended_sub_agent_through_its_parent() ->
     stream = await world.start()
     async with asyncio.timeout(5):
         async for envelope in stream.events:
-            if envelope.event.type == "tool_call_ready" and envelope.event.id == "p1":
+            if isinstance(envelope.event, ToolCallReady) and envelope.event.id == "p1":
                 break
     stream.submit_decision(resume("p1"))
     outcome = await stream.result()

@@ -47,7 +47,11 @@ def test_13_1_the_envelope_has_its_fields_and_leaves_out_what_is_empty() -> None
 EVERY: list[tuple[Any, str, dict[str, Any]]] = [
     (events.RunStart(), "run_start", {}),
     (events.RunStart("p"), "run_start", {"parent_run_id": "p"}),
-    (events.RunFinish(NATURAL_END, {"response": "x"}), "run_finish", {"termination": {"type": "natural_end"}, "result": {"response": "x"}}),
+    (
+        events.RunFinish(NATURAL_END, {"response": "x"}),
+        "run_finish",
+        {"termination": {"type": "natural_end"}, "result": {"response": "x"}},
+    ),
     (events.RunFinish(stopped("c")), "run_finish", {"termination": {"type": "stopped", "value": {"code": "c"}}}),
     (events.StepStart("m"), "step_start", {"message_id": "m"}),
     (events.ReasoningDelta("x"), "reasoning_delta", {"delta": "x"}),
@@ -55,13 +59,25 @@ EVERY: list[tuple[Any, str, dict[str, Any]]] = [
     (events.ToolCallStart("c", "n"), "tool_call_start", {"id": "c", "name": "n"}),
     (events.ToolCallDelta("c", "{"), "tool_call_delta", {"id": "c", "args_delta": "{"}),
     (events.ToolCallReady("c", "n", {}), "tool_call_ready", {"id": "c", "name": "n", "arguments": {}}),
-    (events.ToolCallDone("c", {"a": 1}, "m", "failed"), "tool_call_done", {"id": "c", "result": {"a": 1}, "message_id": "m", "outcome": "failed"}),
+    (
+        events.ToolCallDone("c", {"a": 1}, "m", "failed"),
+        "tool_call_done",
+        {"id": "c", "result": {"a": 1}, "message_id": "m", "outcome": "failed"},
+    ),
     (events.ToolCallResumed("c", False), "tool_call_resumed", {"target_id": "c", "result": False}),
-    (events.InferenceComplete("m", 3, TokenUsage(prompt_tokens=1)), "inference_complete", {"model": "m", "duration_ms": 3, "usage": {"prompt_tokens": 1}}),
+    (
+        events.InferenceComplete("m", 3, TokenUsage(prompt_tokens=1)),
+        "inference_complete",
+        {"model": "m", "duration_ms": 3, "usage": {"prompt_tokens": 1}},
+    ),
     (events.StateSnapshot({"a": 1}), "state_snapshot", {"snapshot": {"a": 1}}),
     (events.StateDelta([{"op": "add"}]), "state_delta", {"delta": [{"op": "add"}]}),
     (events.MessagesSnapshot([]), "messages_snapshot", {"messages": []}),
-    (events.ActivitySnapshot("m", "t", {}, True), "activity_snapshot", {"message_id": "m", "activity_type": "t", "content": {}, "replace": True}),
+    (
+        events.ActivitySnapshot("m", "t", {}, True),
+        "activity_snapshot",
+        {"message_id": "m", "activity_type": "t", "content": {}, "replace": True},
+    ),
     (events.ActivityDelta("m", "t", []), "activity_delta", {"message_id": "m", "activity_type": "t", "patch": []}),
     (events.ErrorEvent("x", "LLM_ERROR"), "error", {"message": "x", "code": "LLM_ERROR"}),
     (events.ToolCallCancelled("c"), "tool_call_cancel", {"id": "c"}),
@@ -191,7 +207,7 @@ async def test_13_2_the_call_that_changed_state_tells_its_patch_and_the_snapshot
 
 
 async def test_13_4_one_progress_update_is_one_full_snapshot_with_its_lineage() -> None:
-    world, got = await run_all()
+    _, got = await run_all()
     progress, chart = of_type(got, events.ActivitySnapshot)
     run_id = got[0].run_id
     assert progress == events.ActivitySnapshot(

@@ -1,76 +1,64 @@
 """One step is one task: everything durable between steps, and a step that is taken again is the same step."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 import pytest
 
 from techrevati.agent.building import build
-from techrevati.agent.definition import AgentDefinition, ToolExecutionMode
+from techrevati.agent.definition import AgentDefinition, SubAgentSpec, ToolExecutionMode
 from techrevati.agent.events import AnyEvent
 from techrevati.agent.ids import DerivedIds
+from techrevati.agent.journal import JournaledModel, JournaledTools
 from techrevati.agent.loop.checkpoint import Checkpoint
 from techrevati.agent.loop.outcome import Continue, Finished, StepOutcome, Suspended
-from techrevati.agent.loop.ports import GivenInbox, InlineTools, Ports
+from techrevati.agent.loop.ports import GivenInbox, InlineTools, Ports, ToolRunner
 from techrevati.agent.loop.records import OnSuspend
 from techrevati.agent.loop.starting import checkpoint_of, prepare_run, store_run
 from techrevati.agent.loop.step import RunNotPrepared, step
-from techrevati.agent.model import InferenceError, ModelRequest, StreamResult
+from techrevati.agent.loop.tool_runs import ToolRun
+from techrevati.agent.model import ErrorClass, InferenceError
 from techrevati.agent.running import StoreCommitter
+from techrevati.agent.subagents.port import ChildEnd, ChildStart, ChildView, SubAgentStatus
 from techrevati.agent.suspension import ToolCallDecision
 from techrevati.agent.threads.memory import InMemoryThreadStore
 from techrevati.agent.threads.message import Message
 from techrevati.agent.threads.runs import RunRequest
 from techrevati.agent.tool_context import ToolCallContext
-from techrevati.agent.tools import ToolExecutionEffect, ToolResult
+from techrevati.agent.tools import Tool, ToolResult
 from techrevati.agent.typed_tool import tool
-from tests.unit.agent.scripted import START, Script, agent, calls, cancel, resume, tool_results
+from tests.unit.agent.scripted import START, Script, agent, calls, cancel, resume, tool_results, until
 
 
 class Crash(BaseException):
     """The worker dies."""
 
 
-@dataclass
-class Journal:
-    """What a driver keeps of one step: the answers of models and tools, in the order they were asked."""
+class Memory:
+    """The journal of one step; what it keeps has been through JSON."""
 
-    models: list[Any] = field(default_factory=list)
-    tools: dict[tuple[str, int], Any] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.kept: dict[str, bytes] = {}
 
-
-class JournaledModel:
-    def __init__(self, inner: Any, journal: Journal) -> None:
-        self._inner, self._journal, self._at = inner, journal, 0
-
-    async def infer(self, request: ModelRequest, on_event: Any) -> StreamResult:
-        self._at += 1
-        if self._at > len(self._journal.models):
-            try:
-                answer: Any = await self._inner.infer(request, on_event)
-            except InferenceError as error:
-                answer = error
-            self._journal.models.append(answer)
-        known = self._journal.models[self._at - 1]
-        if isinstance(known, InferenceError):
-            raise known
-        assert isinstance(known, StreamResult)
-        return known
-
-
-class JournaledTools:
-    def __init__(self, journal: Journal, after: Callable[[], None]) -> None:
-        self._journal, self._after = journal, after
-
-    async def run(self, used: Any, arguments: Any, ctx: ToolCallContext) -> ToolExecutionEffect:
-        key = (ctx.call_id, ctx.attempt)
-        if key not in self._journal.tools:
-            self._journal.tools[key] = await InlineTools().run(used, arguments, ctx)
-        self._after()
-        found: ToolExecutionEffect = self._journal.tools[key]
+    async def once(self, key: str, work: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        if key not in self.kept:
+            self.kept[key] = msgspec.json.encode(await work())
+        found: dict[str, Any] = msgspec.json.decode(self.kept[key])
         return found
+
+
+class Dying:
+    """Calls tools, and dies when it is told to."""
+
+    def __init__(self, inner: ToolRunner, after: Callable[[], None]) -> None:
+        self._inner, self._after = inner, after
+
+    async def run(self, used: Tool, arguments: Any, ctx: ToolCallContext) -> ToolRun:
+        done = await self._inner.run(used, arguments, ctx)
+        self._after()
+        return done
 
 
 class Told:
@@ -109,7 +97,7 @@ class Fleet:
     async def take(
         self,
         *,
-        journal: Journal | None = None,
+        journal: Memory | None = None,
         decisions: tuple[ToolCallDecision, ...] = (),
         steering: tuple[str, ...] = (),
         after_tool: Callable[[], None] = lambda: None,
@@ -118,11 +106,11 @@ class Fleet:
         made = build(self.definition())
         loaded = await self.store.load("t")
         assert loaded is not None
-        journal, told = journal or Journal(), Told()
+        journal, told = journal or Memory(), Told()
         given = Ports(
             **{
                 "model": JournaledModel(self.model, journal),
-                "tools": JournaledTools(journal, after_tool),
+                "tools": Dying(JournaledTools(InlineTools(), journal, made.states.actions), after_tool),
                 "committer": StoreCommitter(self.store),
                 "sink": told,
                 "inbox": GivenInbox(decisions, steering),
@@ -193,7 +181,7 @@ async def test_a_step_that_is_taken_again_after_a_crash_is_the_same_step(mode: T
     asked = calls(("c1", "work", {"name": "a"}), ("c2", "work", {"name": "b"}))
     fleet = Fleet(Script(asked), lambda: agent(tools=(work,), tool_execution_mode=mode))
     await fleet.prepare()
-    journal, died, first = Journal(), [0], Buffered()
+    journal, died, first = Memory(), [0], Buffered()
 
     def dies() -> None:
         died[0] += 1
@@ -214,6 +202,219 @@ async def test_a_step_that_is_taken_again_after_a_crash_is_the_same_step(mode: T
     assert first.changes == second.changes[: len(first.changes)], "the same message ids as before the crash"
     assert [e for e, _ in told.events] == [e for e, _ in told_again.events]
     assert one == other
+
+
+async def test_what_a_tool_asked_for_kept_and_queued_is_in_its_record() -> None:
+    from techrevati.agent.actions import AddSystemReminder, AddUserMessage, ContextMessage, Target
+    from techrevati.agent.behavior import AgentBehavior
+    from techrevati.agent.tools import ToolExecutionEffect
+    from tests.unit.agent.loop.states import Count, add
+
+    class Owner(AgentBehavior):
+        id = "owner"
+        states = (Count,)
+
+    @tool
+    async def busy(ctx: ToolCallContext) -> ToolExecutionEffect:
+        """Do everything."""
+        ran.append("busy")
+        ctx.keep({"page": 2})
+        ctx.add_message(ContextMessage("k", "queued", target=Target.CONVERSATION))
+        return ToolExecutionEffect(
+            ToolResult.success("busy"), (add(2), AddSystemReminder("mind"), AddUserMessage("go"))
+        )
+
+    fleet = Fleet(Script(calls(("c1", "busy", {}))), lambda: agent(tools=(busy,), behaviors=(Owner(),)))
+    await fleet.prepare()
+    journal, first, second = Memory(), Buffered(), Buffered()
+    await fleet.take(journal=journal, committer=first)
+    fleet.taken = 0
+    await fleet.take(journal=journal, committer=second)
+    assert ran == ["busy"] and first.changes == second.changes
+    assert [m.content for c in first.changes for m in c.messages][-3:] == [
+        "<system-reminder>mind</system-reminder>",
+        "queued",
+        "go",
+    ]
+
+
+async def test_a_broken_stream_is_replayed_with_what_had_arrived() -> None:
+    from tests.unit.agent.scripted import broken
+
+    cut = InferenceError("cut", "llm_stream_event_error", ErrorClass.CONNECTION)
+    fleet = Fleet(Script(broken("Once ", then=cut)), lambda: agent())
+    await fleet.prepare()
+    journal, first, second = Memory(), Buffered(), Buffered()
+    await fleet.take(journal=journal, committer=first)
+    fleet.taken = 0
+    await fleet.take(journal=journal, committer=second)
+    assert len(fleet.model.requests) == 1 and first.changes == second.changes
+    assert "Once " in [m.content for c in second.changes for m in c.messages]
+
+
+async def test_a_call_that_is_resumed_in_the_step_that_parked_it_runs_again() -> None:
+    @tool
+    def pay(ctx: ToolCallContext) -> ToolResult:
+        """Pay."""
+        ran.append(str(ctx.resume_input and ctx.resume_input.decision_id))
+        return ToolResult.success("pay") if ctx.resume_input else ToolResult.suspended("pay", "?")
+
+    fleet = Fleet(Script(calls(("c1", "pay", {})), "done"), lambda: agent(tools=(pay,)))
+    await fleet.prepare()
+    outcome, _ = await fleet.take(decisions=(resume("c1"),))
+    assert isinstance(outcome, Continue) and ran == ["None", "d:c1"]
+
+
+async def test_a_replay_that_suspends_again_waits_without_an_inference() -> None:
+    @tool
+    def stubborn() -> ToolResult:
+        """Never enough."""
+        return ToolResult.suspended("stubborn", "again")
+
+    fleet = Fleet(Script(calls(("c1", "stubborn", {}))), lambda: agent(tools=(stubborn,)))
+    await fleet.prepare(on_suspend=OnSuspend.PARK)
+    for n in range(3):
+        outcome, _ = await fleet.take(decisions=(resume("c1", id=f"d{n}"),) if n else ())
+        assert isinstance(outcome, Suspended) and len(fleet.model.requests) == 1
+
+
+async def test_waiting_for_an_answer_does_not_use_up_the_deadline() -> None:
+    now = [START]
+    fleet = Fleet(Script(calls(("c1", "ask", {})), "done"), lambda: agent(tools=(ask,), deadline=60))
+    await fleet.prepare(on_suspend=OnSuspend.PARK)
+    await fleet.take(now_ms=lambda: now[0])
+    now[0] += 3_600_000
+    outcome, _ = await fleet.take(now_ms=lambda: now[0], decisions=(cancel("c1"),))
+    assert isinstance(outcome, Finished) and outcome.response == "done"
+
+
+async def test_a_sequential_round_whose_first_call_waits_ends_there() -> None:
+    fleet = Fleet(
+        Script(calls(("c1", "ask", {}), ("c2", "work", {"name": "later"}))),
+        lambda: agent(tools=(ask, work), tool_execution_mode=ToolExecutionMode.SEQUENTIAL),
+    )
+    await fleet.prepare()
+    outcome, _ = await fleet.take()
+    assert isinstance(outcome, Suspended) and ran == []
+
+
+class Elsewhere:
+    """A child on another worker: it answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.started: list[ChildStart] = []
+        self.stopped: list[str] = []
+        self.end: ChildEnd | None = None
+        self.alive = True
+
+    async def start(self, child: ChildStart) -> None:
+        self.started.append(child)
+
+    async def status(self, run_id: str) -> ChildView | None:
+        known = next((c for c in reversed(self.started) if c.run_id == run_id), None)
+        if known is None:
+            return None
+        return ChildView(run_id=run_id, epoch=known.epoch, alive=self.alive, end=self.end)
+
+    async def output(self, run_id: str) -> str | None:
+        return None
+
+    async def stop(self, run_id: str) -> None:
+        self.stopped.append(run_id)
+
+    async def message(self, run_id: str, text: str) -> None: ...
+
+    async def decide(self, run_id: str, decision: ToolCallDecision) -> None: ...
+
+
+SEND = calls(("c1", "agent_run", {"agent_id": "w", "prompt": "write"}))
+
+
+def sender(**options: Any) -> AgentDefinition:
+    return agent(sub_agents=(SubAgentSpec("w"),), **options)
+
+
+async def test_a_parent_holds_no_worker_while_its_child_runs_elsewhere() -> None:
+    fleet, port = Fleet(Script(SEND, "thanks"), sender), Elsewhere()
+    await fleet.prepare()
+    outcome, _ = await fleet.take(children=port)
+    assert isinstance(outcome, Suspended) and outcome.parked
+    (child,) = port.started
+    assert (child.agent_id, child.call_id, child.owner_thread_id, child.epoch) == ("w", "c1", "t", 1)
+    outcome, told = await fleet.take(children=port)
+    assert isinstance(outcome, Suspended) and told.events == [], "still at work: nothing happens"
+    port.end = ChildEnd(run_id=child.run_id, epoch=1, status=SubAgentStatus.COMPLETED, output="a tale")
+    outcome, _ = await fleet.take(children=port)
+    assert isinstance(outcome, Finished) and outcome.response == "thanks"
+    loaded = await fleet.store.load("t")
+    assert loaded is not None and tool_results(loaded.thread.messages)["c1"]["data"]["output"] == "a tale"
+
+
+async def test_a_child_whose_worker_is_gone_does_not_hold_its_parent_for_ever() -> None:
+    fleet, port = Fleet(Script(SEND, "pity"), sender), Elsewhere()
+    await fleet.prepare()
+    await fleet.take(children=port)
+    port.alive = False
+    outcome, _ = await fleet.take(children=port)
+    assert isinstance(outcome, Finished) and outcome.response == "pity"
+    loaded = await fleet.store.load("t")
+    assert loaded is not None and tool_results(loaded.thread.messages)["c1"]["data"]["status"] == "stopped"
+
+
+async def test_an_end_of_an_older_start_does_not_resolve_the_wait() -> None:
+    fleet, port = Fleet(Script(SEND), sender), Elsewhere()
+    await fleet.prepare()
+    await fleet.take(children=port)
+    port.end = ChildEnd(run_id=port.started[0].run_id, epoch=0, status=SubAgentStatus.FAILED)
+    outcome, _ = await fleet.take(children=port)
+    assert isinstance(outcome, Suspended)
+
+
+async def test_a_stop_waits_for_the_child_that_its_round_sent_out() -> None:
+    fleet, port = Fleet(Script(SEND), lambda: sender(max_rounds=1)), Elsewhere()
+    await fleet.prepare()
+    outcome, _ = await fleet.take(children=port)
+    assert isinstance(outcome, Suspended)
+    port.end = ChildEnd(run_id=port.started[0].run_id, epoch=1, status=SubAgentStatus.COMPLETED, output="x")
+    outcome, _ = await fleet.take(children=port)
+    assert isinstance(outcome, Finished) and outcome.reason.code == "max_rounds_reached"
+
+
+async def test_a_deadline_reaches_a_run_that_waits_for_a_child_and_stops_it() -> None:
+    now = [START]
+    fleet, port = Fleet(Script(SEND), lambda: sender(deadline=60)), Elsewhere()
+    await fleet.prepare()
+    outcome, _ = await fleet.take(children=port, now_ms=lambda: now[0])
+    assert isinstance(outcome, Suspended) and outcome.expires_at == START + 60_000
+    now[0] += 60_000
+    outcome, _ = await fleet.take(children=port, now_ms=lambda: now[0])
+    assert port.stopped == [port.started[0].run_id]
+    assert isinstance(outcome, Finished) and outcome.reason.code == "timeout_reached"
+    loaded = await fleet.store.load("t")
+    assert loaded is not None
+    assert "has ended: timeout_reached" in tool_results(loaded.thread.messages)["c1"]["message"]
+
+
+async def test_a_step_of_its_own_task_that_is_cancelled_leaves_nothing_running() -> None:
+    ended: list[str] = []
+
+    @tool
+    async def hangs() -> None:
+        """Hang."""
+        ran.append("begun")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.append("ended")
+
+    fleet = Fleet(Script(calls(("c1", "hangs", {}))), lambda: agent(tools=(hangs,)))
+    await fleet.prepare()
+    task = asyncio.ensure_future(fleet.take())
+    await until(lambda: ran)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["ended"]
 
 
 async def test_a_step_whose_answer_is_stored_goes_on_with_its_tools() -> None:
