@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from techrevati.agent.model import InferenceError, ModelRequest, OnEvent, StopRe
 from techrevati.agent.policy import RunPolicy
 from techrevati.agent.tool_context import ToolCallContext
 from techrevati.agent.tools import ToolError, ToolProgress, ToolResult, ToolSet, ToolStatus
+from tests.integration.mcp.conftest import WebServer
 from tests.unit.agent.scripted import Script, World, agent, calls, said, tool_results, types
 
 QUICK = Patience(connect=15.0, call=3.0, backoff=0.05)
@@ -170,3 +172,12 @@ async def test_12_6_tools_of_servers_are_held_to_permissions_like_any_other(stdi
         assert "mcp__desk__die" not in {each.id for each in model.requests[0].tools}
         assert "mcp__desk__add" in {each.id for each in model.requests[0].tools}
         assert connection.connects == 1, "the call was never made"
+
+
+@pytest.mark.parametrize("protocol", ["auto", "legacy"])
+async def test_12_6_every_call_carries_its_idempotency_key_and_our_headers(web: WebServer, protocol: str) -> None:
+    place = replace(web.place, headers={"authorization": "Bearer x"})
+    async with McpConnection(place, patience=QUICK, protocol=protocol) as connection:
+        given = await call(tool_set(connection), "mcp__desk__seen", {})
+        assert given.data == {"key": "c1", "authorization": "Bearer x"}
+        assert given.metadata["mcp.transport"] == "streamable_http"

@@ -27,7 +27,7 @@ calls = st.tuples(
 
 
 def strictness(call: Any, *chain: Layer) -> int:
-    return STRICTNESS[decide(*call, chain).effect]
+    return STRICTNESS[decide(call[0], call[1], chain).effect]
 
 
 @settings(max_examples=300, deadline=None)
@@ -65,7 +65,7 @@ def test_12_4_the_order_of_rules_means_nothing(call: Any, chain: list[Layer], ra
         Layer(Policy(shuffled(each.policy.rules), each.policy.default), shuffled(each.remembered), each.is_corrupt)
         for each in chain
     ]
-    assert decide(*call, chain) == decide(*call, other)
+    assert decide(call[0], call[1], chain) == decide(call[0], call[1], other)
 
 
 @settings(max_examples=300, deadline=None)

@@ -34,6 +34,8 @@ from techrevati.agent.errors import AgentError
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[float, float | None, str | None], None]
+IDEMPOTENCY_KEY = "techrevati/idempotency-key"
+"""In a call's ``_meta``: the same for every attempt of one tool call."""
 _CLOSING = 10.0  # s; a program has 4 of them to end by itself
 _MOST_PAGES = 100
 _NO_SESSION = re.compile(r"session( id)? (not found|terminated|expired|unknown)|(no valid|unknown) session", re.I)
@@ -143,8 +145,11 @@ class McpConnection:
         on_progress: OnProgress | None = None,
         timeout: float | None = None,
         repeatable: bool = False,
+        idempotency_key: str | None = None,
     ) -> CallToolResult:
         """Call a tool by the server's own name for it, waiting for a lost server to come back.
+
+        The idempotency key, if there is one, travels in the request's ``_meta``.
 
         Raises:
             McpUnavailable: it does not come back in time; the call was not made.
@@ -157,12 +162,13 @@ class McpConnection:
                 on_progress(progress, total, message)
 
         limit = self.patience.call if timeout is None else timeout
+        meta: Any = None if idempotency_key is None else {IDEMPOTENCY_KEY: idempotency_key}
         for is_last in (False, True):
             client = await self._connected()
             lost, down = self._lost, self._down
             self._in_flight += 1
             try:
-                return await client.call_tool(tool, dict(arguments), limit, tell)
+                return await client.call_tool(tool, dict(arguments), limit, tell, meta=meta)
             except (MCPError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
                 if not _is_loss(error):
                     if _is_timeout(error):
