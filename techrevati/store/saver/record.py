@@ -13,7 +13,7 @@ import msgspec
 from techrevati.runtime.checkpoint import Checkpoint
 from techrevati.store.errors import PayloadTooLarge
 from techrevati.store.saver import json_text
-from techrevati.store.saver.delta import Delta, Texts, apply
+from techrevati.store.saver.delta import Delta, Texts, apply, apply_all
 from techrevati.store.sealing import SealBroken, Sealer
 
 
@@ -112,6 +112,18 @@ def fold(number: int, records: Sequence[bytes], sealer: Sealer, context: str) ->
             texts, base, changes = apply(texts, body.delta), on, changes + body.delta.size
         views.append(View(body.id, place, body.created_at, body.parent_id, body.metadata, texts, base, changes))
     return views
+
+
+def last_of(number: int, records: Sequence[bytes], sealer: Sealer, context: str) -> View:
+    """Give the checkpoint that a chain makes; like `fold`, without those before it."""
+    bodies = [read(record, sealer, context) for record in records]
+    (first, _), (body, on) = bodies[0], bodies[-1]
+    if first.texts is None:
+        raise SealBroken("a chain does not begin with a whole checkpoint")
+    deltas = [between.delta for between, _ in bodies[1:] if between.delta is not None]
+    texts = apply_all(first.texts, deltas)
+    changes = sum(delta.size for delta in deltas)
+    return View(body.id, number, body.created_at, body.parent_id, body.metadata, texts, on or number, changes)
 
 
 def texts_of(state: Mapping[str, object]) -> tuple[Texts, dict[str, object]]:

@@ -307,8 +307,8 @@ def test_what_a_put_writes_is_what_changed(shelf: Shelf, saver: RedisSaver) -> N
         state["messages"].append(f"one more {n}")  # type: ignore[attr-defined]
         saver.put("t", state)
         sizes.append(shelf.store.redis.hstrlen(f"saver:{{{shelf.fleet}:default:t}}:rec", str(n + 2)))
-    *deltas, whole = sorted(sizes)
-    assert whole > 50_000  # one of 64 is a whole one, so that no chain is long
+    *deltas, _two, _more, whole = sorted(sizes)
+    assert whole > 50_000  # one of 32 is a whole one, so that no chain is long
     assert max(deltas) < 300
     assert shelf.saver().get("t") == saver.get("t")
 
@@ -318,7 +318,7 @@ def test_older_checkpoints_go_when_few_are_kept(shelf: Shelf) -> None:
     ids = [saver.put("t", {"n": n, "text": "x" * 900}, metadata={"idempotency_key": f"k{n}"}).id for n in range(300)]
     reader = shelf.saver()
     found = reader.list("t", limit=1000)
-    assert 10 <= len(found) <= 10 + 2 * 64
+    assert 10 <= len(found) <= 10 + 2 * 32
     assert [record.id for record in found] == ids[: -len(found) - 1 : -1]
     assert reader.get("t", ids[0]) is None
     assert reader.find("t", "k0") is None
