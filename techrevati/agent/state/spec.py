@@ -73,9 +73,9 @@ class StateSpec(msgspec.Struct, kw_only=True):
             cls.NAME = cls.__name__
         try:
             hints = get_type_hints(cls)
+            found = {name: lattice_of(hints[name]) for name in cls.__struct_fields__}
         except NameError as error:
             raise BadSpec(cls.__name__, f"{error}; fix: define what it is annotated with in its module") from error
-        found = {name: lattice_of(hints[name]) for name in cls.__struct_fields__}
         cls.LATTICE_FIELDS = {name: lattice for name, lattice in found.items() if lattice is not None}
         cls._checked = True  # type: ignore[attr-defined]
 
@@ -144,7 +144,7 @@ def _write_lattice(value: Any) -> Any:
 def _plain(value: Any, path: Path) -> Json:
     try:
         return checked(msgspec.to_builtins(value, str_keys=True, enc_hook=_write_lattice), path)
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise BadValue(path, str(error)) from error
 
 
@@ -217,7 +217,7 @@ class AnyStateAction:
             call_path(call_id)
         try:
             payload = checked(msgspec.to_builtins(action, str_keys=True, enc_hook=_write_lattice))
-        except (TypeError, BadValue) as error:
+        except (TypeError, BadValue, RecursionError) as error:
             raise BadAction(spec.__name__, str(error)) from error
         made = cls(spec, base, payload, call_id)
         made.action()

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from techrevati.agent.state import (
+    AnyStateAction,
     Append,
     Decrement,
     Delete,
@@ -23,6 +24,7 @@ from techrevati.agent.state import (
     Patch,
     Remove,
     Set,
+    StateSpec,
     TrackedPatch,
     apply,
     apply_all,
@@ -33,6 +35,7 @@ from techrevati.agent.state import (
 )
 from techrevati.agent.state.errors import (
     AppendRequiresArray,
+    BadAction,
     BadPath,
     BadValue,
     IndexOutOfBounds,
@@ -255,6 +258,27 @@ def test_5_1_call_ids_with_dots_address_one_call(call_id: str) -> None:
 def test_5_1_a_value_that_is_not_json_is_refused_where_it_is(value: Any, where: str) -> None:
     with pytest.raises(BadValue, match=f"value at {where} is not JSON"):
         Set(("a",), value)
+
+
+def test_5_1_what_is_too_deep_or_contains_itself_is_refused() -> None:
+    nested: Any = []
+    for _ in range(5000):
+        nested = [nested]
+    around: dict[str, Any] = {}
+    around["self"] = around
+    for value in (nested, around):
+        with pytest.raises(BadValue, match="deeper than 128, or contains itself"):
+            Set(("a",), value)
+        with pytest.raises(BadAction):
+            AnyStateAction.new(Anything, value)
+    with pytest.raises(BadPath, match="at most 128 keys, not 200"):
+        Set(("a",) * 200, 1)
+
+
+class Anything(StateSpec):
+    PATH = ("anything",)
+
+    def reduce(self, action: Any) -> None: ...
 
 
 def test_5_1_find_tells_null_from_nothing() -> None:
