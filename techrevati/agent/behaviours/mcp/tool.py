@@ -9,7 +9,8 @@ from mcp.shared.exceptions import MCPError
 from mcp.types import REQUEST_TIMEOUT, Tool
 from pydantic import ValidationError
 
-from techrevati.agent.behaviours.mcp.connection import CallInDoubt, McpConnection, McpUnavailable
+from techrevati.agent.behaviours.mcp.connection import McpConnection
+from techrevati.agent.behaviours.mcp.faults import CallInDoubt, McpUnavailable
 from techrevati.agent.behaviours.mcp.names import DuplicateTool
 from techrevati.agent.behaviours.mcp.results import descriptor, is_repeatable, origin, result, ui_metadata, ui_uri
 from techrevati.agent.schemas import check_arguments
