@@ -136,6 +136,19 @@ def test_5_3_no_difference_no_patch() -> None:
     assert not patch and document == before
 
 
+def test_5_3_a_value_of_another_type_is_a_difference() -> None:
+    class Loose(StateSpec):
+        PATH = ("loose",)
+        value: Any = 1
+
+        def reduce(self, action: Any) -> None:
+            self.value = action
+
+    document, _ = reduce_actions({}, [AnyStateAction.new(Loose, 1)])
+    _, patch = reduce_actions(document, [AnyStateAction.new(Loose, True)])
+    assert patch == Patch((Set(("loose", "value"), True),)) and patch.ops
+
+
 def test_5_3_a_state_with_lattice_fields_changes_by_fields_from_the_start() -> None:
     document, patch = reduce_actions({}, [saw("hi")], actor="call-1", registry=STATES.lattices)
     assert patch == Patch((LatticeMerge(("seen", "words"), ["hi"]), LatticeMerge(("seen", "times"), {"call-1": 1})))
