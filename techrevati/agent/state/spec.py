@@ -66,16 +66,17 @@ class StateSpec(msgspec.Struct, kw_only=True):
             raise BadSpec(cls.__name__, str(error)) from error
         if cls.reduce is StateSpec.reduce:
             raise BadSpec(cls.__name__, "it needs a reduce(self, action)")
-        required = [field.name for field in msgspec.structs.fields(cls) if field.required]
+        try:
+            fields = msgspec.structs.fields(cls)
+            hints = get_type_hints(cls)
+            found = {field.name: lattice_of(hints[field.name]) for field in fields}
+        except NameError as error:
+            raise BadSpec(cls.__name__, f"{error}; fix: define what it is annotated with in its module") from error
+        required = [field.name for field in fields if field.required]
         if required:
             raise BadSpec(cls.__name__, f"fields without a default: {', '.join(required)}")
         if "NAME" not in cls.__dict__:
             cls.NAME = cls.__name__
-        try:
-            hints = get_type_hints(cls)
-            found = {name: lattice_of(hints[name]) for name in cls.__struct_fields__}
-        except NameError as error:
-            raise BadSpec(cls.__name__, f"{error}; fix: define what it is annotated with in its module") from error
         cls.LATTICE_FIELDS = {name: lattice for name, lattice in found.items() if lattice is not None}
         cls._checked = True  # type: ignore[attr-defined]
 
