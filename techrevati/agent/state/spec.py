@@ -64,6 +64,8 @@ class StateSpec(msgspec.Struct, kw_only=True):
                 raise BadSpec(cls.__name__, 'it needs a PATH, as ("cart",)')
         except BadPath as error:
             raise BadSpec(cls.__name__, str(error)) from error
+        if taken := sorted({"bind", "check", "read", "reduce", "write"} & set(cls.__struct_fields__)):
+            raise BadSpec(cls.__name__, f"fields that hide methods of every state: {', '.join(taken)}")
         if cls.reduce is StateSpec.reduce:
             raise BadSpec(cls.__name__, "it needs a reduce(self, action)")
         try:

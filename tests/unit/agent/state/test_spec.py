@@ -355,6 +355,14 @@ def test_a_state_class_declared_wrongly_is_refused_when_it_is_used() -> None:
     class NoReduce(StateSpec):
         PATH = ("x",)
 
+    class Hiding(StateSpec):
+        PATH = ("x",)
+        read: bool = False  # type: ignore[assignment]
+
+        def reduce(self, action: Any) -> None: ...
+
+    with pytest.raises(BadSpec, match="fields that hide methods of every state: read"):
+        StateRegistry([Hiding])
     with pytest.raises(BadSpec, match="state class NoPath: it needs a PATH"):
         StateRegistry([NoPath])
     with pytest.raises(BadSpec, match=r"use a tuple of keys, e.g. \('shop', 'cart'\)"):
