@@ -23,7 +23,7 @@ from mcp.client import Client
 from mcp.client.session import SamplingFnT
 from mcp.client.subscriptions import ListenNotSupportedError
 from mcp.shared.exceptions import MCPError
-from mcp.types import CallToolResult, Tool, ToolListChangedNotification
+from mcp.types import CallToolResult, GetPromptResult, Prompt, Tool, ToolListChangedNotification
 
 from techrevati.agent.behaviours.mcp.faults import (
     CallInDoubt,
@@ -171,6 +171,22 @@ class McpConnection:
     async def read_resource(self, uri: str) -> Any:
         """Read a resource of the server, as MCP gives it."""
         return await (await self._connected()).read_resource(uri)
+
+    async def prompts(self) -> list[Prompt]:
+        """Give the server's prompts.  Raises McpUnavailable, MCPError."""
+        client = await self._connected()
+        found: list[Prompt] = []
+        cursor: str | None = None
+        for _ in range(_MOST_PAGES):
+            page = await client.list_prompts(cursor=cursor)
+            found += page.prompts
+            if (cursor := page.next_cursor) is None:
+                break
+        return found
+
+    async def prompt(self, name: str) -> GetPromptResult:
+        """Give the messages of a prompt that needs no arguments.  Raises McpUnavailable, MCPError."""
+        return await (await self._connected()).get_prompt(name)
 
     async def _connected(self, *, give_up_on_error: bool = False) -> Client:
         deadline = time.monotonic() + self.patience.connect
