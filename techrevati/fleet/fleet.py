@@ -96,6 +96,7 @@ class Fleet:
         meter: Meter = "turns",
         fallback: str | None = None,
         session: AgentSession | None = None,
+        gate: str | None = None,
     ) -> Callable[[F], F]:
         """Declare a function as the agent of a role; it is called with a `Turn` and returns an `Outcome`.
 
@@ -108,6 +109,7 @@ class Fleet:
             meter: what a turn costs its tenant's fair share: one turn, its seconds, or its tokens / 1000.
             fallback: agent that gets its handoffs while its own pool has no worker.
             session: permissions, guardrails, policies and limits of `turn.session`.
+            gate: the gate that calls of `turn.session` go through; by default the fleet's only one, if it has but one.
 
         Raises:
             BadName, AlreadyDeclared, ValueError: refused before anything is registered.
@@ -136,6 +138,7 @@ class Fleet:
                 meter=meter,
                 fallback=fallback,
                 session=session,
+                gate=gate,
             )
             return function
 

@@ -66,20 +66,20 @@ class GatedCalls:
         if not house.minds(name):
             return await client.complete(request)
         guess = estimate(name, request)
-        let = await self._enter(name, guess, request.timeout, book=book)
+        let = await self.enter(name, guess, request.timeout, book=book)
         begun = house.monotonic()
         try:
             reply = await client.complete(request)
         except BaseException as error:
             seconds = house.monotonic() - begun
             charge = broke_off(error, guess, seconds, request.timeout)
-            await self._leave(let, charge, seconds)
+            await self.leave(let, charge, seconds)
             wait = charge.feedback.retry_after
             sent_away = let.gate is not None and charge.overloaded and not charge.made and wait is not None
             if sent_away and self._turn.tally("throttled") <= THROTTLES:
                 raise Refused(name, "throttled", wait, str(error)) from error
             raise
-        await self._leave(let, answered(reply), house.monotonic() - begun)
+        await self.leave(let, answered(reply), house.monotonic() - begun)
         return reply
 
     async def _route(self, route: Route, request: ModelRequest, *, book: bool) -> ModelReply:
@@ -98,7 +98,12 @@ class GatedCalls:
 
     # -- in ----------------------------------------------------------------------------------------
 
-    async def _enter(self, name: str, guess: Estimate, timeout: float, *, book: bool) -> Let:
+    async def enter(self, name: str, guess: Estimate, timeout: float, *, book: bool) -> Let:
+        """Have one call let out; `leave` gives back what is held for it.
+
+        Raises:
+            Refused: gate or budget does not admit it now.
+        """
         self._parts += 1
         ident = call_id(self._turn.run_id, self._turn.number, self._turn.token, self._parts)
         entering = self._house.spawn(self._ask_both(name, ident, guess, timeout, self._booking if book else ""))
@@ -158,7 +163,8 @@ class GatedCalls:
 
     # -- out ---------------------------------------------------------------------------------------
 
-    async def _leave(self, let: Let, charge: Charge, seconds: float) -> None:
+    async def leave(self, let: Let, charge: Charge, seconds: float) -> None:
+        """Say what became of a call, to its end even if the caller is cancelled."""
         try:
             await asyncio.shield(self._house.spawn(self._settle(let, charge, seconds)))
         except StoreError as error:  # the leases settle it at what was estimated

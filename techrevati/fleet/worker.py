@@ -15,19 +15,18 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from techrevati.fleet import registry
 from techrevati.fleet.agents import Agent
 from techrevati.fleet.budgets import BudgetSpec
 from techrevati.fleet.engine import Engine
-from techrevati.fleet.gated import GatedCalls
 from techrevati.fleet.gatehouse import Gatehouse
 from techrevati.fleet.gates import gates_key
 from techrevati.fleet.leases import Ending, Leases
 from techrevati.fleet.listen import AsyncListener
 from techrevati.fleet.models import Models
+from techrevati.fleet.session_gate import Outgoing
 from techrevati.fleet.settings import Settings
 from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
@@ -60,6 +59,10 @@ class Places(Protocol):
 def worker_name(role: str) -> str:
     """Name this process, uniquely among the living: role@host:pid:random."""
     return f"{role}@{socket.gethostname()}:{os.getpid()}:{os.urandom(3).hex()}"
+
+
+def _gates_of(agents: Mapping[str, Agent]) -> dict[str, str]:
+    return {name: agent.gate for name, agent in agents.items() if agent.gate}
 
 
 def collect_less() -> None:
@@ -139,7 +142,7 @@ class WorkerRuntime:
             store=self._store,
             leases=self._leases,
             tracing=Tracing(enabled=s.otel),
-            calls=None if self._house is None else partial(GatedCalls, self._house),
+            calls=None if self._house is None else Outgoing(self._house, _gates_of(self.agents)),
         )
         if self._seam is not None:
             self.engine.seam = self._seam
