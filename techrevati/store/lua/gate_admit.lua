@@ -1,6 +1,6 @@
 -- gate_admit: let a call out now, promise it a time, or refuse it; all parts together.
 -- Twin: techrevati.store.twin.gates.gate_admit
--- include: _gate _line
+-- include: _admit_fast _gate _line
 --
 -- KEYS[1]  gate
 -- ARGV[1]  protocol

@@ -1,6 +1,6 @@
 -- gate_settle: take a call's end: refund or debt, the slot, the evidence.  Once per call.
 -- Twin: techrevati.store.twin.gates.gate_settle
--- include: _gate _breaker
+-- include: _settle_fast _gate _breaker
 --
 -- KEYS[1]  gate
 -- ARGV[1]  protocol
