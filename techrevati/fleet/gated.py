@@ -8,6 +8,7 @@ A model without a gate, in a fleet without a budget, goes straight to its client
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from techrevati.fleet.estimates import Estimate, estimate
 from techrevati.fleet.gatehouse import Gatehouse
 from techrevati.fleet.models import ModelReply, ModelRequest
 from techrevati.fleet.turn import Turn
-from techrevati.store.budgets import BudgetRefused, Cost, Reservation, Scope, call_id
+from techrevati.store.budgets import AsyncBudget, BudgetRefused, Cost, Reservation, Scope, call_id
 from techrevati.store.errors import StoreError
 from techrevati.store.gates import Admission, AsyncGate, GateRefused
 
@@ -65,15 +66,15 @@ class GatedCalls:
             return await self._route(client, request, book=book)
         if not house.minds(name):
             return await client.complete(request)
-        guess = estimate(name, request)
+        guess, asked = estimate(name, request), house.monotonic()
         let = await self.enter(name, guess, request.timeout, book=book)
         begun = house.monotonic()
         try:
             reply = await client.complete(request)
         except BaseException as error:
-            seconds = house.monotonic() - begun
-            charge = broke_off(error, guess, seconds, request.timeout)
-            await self.leave(let, charge, seconds)
+            now = house.monotonic()
+            charge = broke_off(error, guess, timed_out=now - asked >= request.timeout * 0.99)
+            await self.leave(let, charge, now - begun)
             wait = charge.feedback.retry_after
             sent_away = let.gate is not None and charge.overloaded and not charge.made and wait is not None
             if sent_away and self._turn.tally("throttled") <= THROTTLES:
@@ -131,7 +132,7 @@ class GatedCalls:
             gate,
             admission if isinstance(admission, Admission) else None,
             reservation if isinstance(reservation, Reservation) else None,
-            "0-0",
+            "",
         )
         await self._settle(held, NOT_MADE, 0.0)
         match errors[0]:
@@ -172,11 +173,11 @@ class GatedCalls:
 
     async def _settle(self, let: Let, charge: Charge, seconds: float) -> None:
         """Say in one round trip what became of a call."""
-        gate, tenant = let.gate, self._scope.tenant
+        gate = let.gate
         work: list[Awaitable[Any]] = []
         if (budget := self._house.budget) is not None and let.reservation is not None:
             closing = budget.settle(let.reservation, _cost(charge)) if charge.made else budget.release(let.reservation)
-            work += [closing, self._tell_news(budget.events(tenant, after=let.news))]
+            work += [closing, self._tell_news(budget, let.news)]
         if gate is not None and let.admission is not None:
             work.append(self._settle_gate(gate, let.admission, charge, seconds))
             if (said := told(charge.feedback, gate.spec)) is not None:
@@ -200,10 +201,15 @@ class GatedCalls:
             overload=charge.overloaded,
         )
 
-    async def _tell_news(self, reading: Awaitable[Any]) -> None:
-        levels = [level for _, level in self._scope.levels()]
-        for kind, data in news_for(levels, self._turn.run_id, await reading):
-            self._turn.note(kind, data)
+    async def _tell_news(self, budget: AsyncBudget, after: str) -> None:
+        """Tell the run what the books noticed meanwhile; what cannot be read is not worth a paid call."""
+        if not after:
+            return
+        with contextlib.suppress(StoreError):
+            levels = [level for _, level in self._scope.levels()]
+            events = await budget.events(self._scope.tenant, after=after)
+            for kind, data in news_for(levels, self._turn.run_id, events):
+                self._turn.note(kind, data)
 
 
 class _Asks:

@@ -10,6 +10,7 @@ from techrevati.fleet.budgets import BudgetSpec
 from techrevati.fleet.models import Models
 from techrevati.store.aio import AsyncStore
 from techrevati.store.budgets import AsyncBudget, BudgetKeys
+from techrevati.store.errors import StoreError
 from techrevati.store.gates import AsyncGate, Event, GateSpec, NewsListener
 
 log = logging.getLogger(__name__)
@@ -59,8 +60,11 @@ class Gatehouse:
         return task
 
     async def last_news(self, tenant: str) -> str:
-        """Give the id of the latest entry in a tenant's log of money: what comes behind it is news."""
-        found = await self._store.command("XREVRANGE", BudgetKeys(self.fleet, tenant).log, "+", "-", "COUNT", 1)
+        """Give the id of the latest entry in a tenant's log of money: what comes behind it is news; "" if unknown."""
+        try:
+            found = await self._store.command("XREVRANGE", BudgetKeys(self.fleet, tenant).log, "+", "-", "COUNT", 1)
+        except StoreError:
+            return ""
         return str(found[0][0]) if found else "0-0"
 
     async def close(self) -> None:

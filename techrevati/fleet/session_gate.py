@@ -29,6 +29,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 LEAST = Estimate(1, 0, 1)
+NOTHING = Estimate(0, 0, 0)
 ANSWERED = Charge(True, "", False, 0, 0, 0, 0)
 TIMEOUT = 600.0
 """Seconds that a session's call may hold a slot: its own timeout is not known here."""
@@ -60,7 +61,8 @@ class SessionGate:
             result = await work()
         except BaseException as error:
             seconds = self._house.monotonic() - begun
-            await calls.leave(let, replace(broke_off(error, LEAST, seconds, TIMEOUT), cost_micros=0), seconds)
+            charge = broke_off(error, NOTHING, timed_out=False)
+            await calls.leave(let, charge, seconds)
             raise
         await calls.leave(replace(let, reservation=None), ANSWERED, self._house.monotonic() - begun)
         if let.reservation is not None:
