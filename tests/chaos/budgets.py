@@ -70,11 +70,11 @@ def work(url: str, number: int, calls: int, log: Path) -> None:
                 made = budget.reserve(scope, f"{number}:{ordinal}", Cost(estimate), timeout=rng.choice((0.0, 600.0)))
             except BudgetRefused:
                 said.refused += 1
+                out.write(json.dumps(asdict(said)) + "\n")
                 continue
             said.admitted += 1
             said.count(tenant, finish(budget, made, rng))
             out.write(json.dumps(asdict(said)) + "\n")
-        out.write(json.dumps(asdict(said)) + "\n")
 
 
 def finish(budget: Budget, made: Reservation, rng: random.Random) -> int:
