@@ -5,7 +5,7 @@ turn.model, RoutedModel ─▶ Caller.call(name, request) ─▶ ModelReply | Re
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, cast
 
 from techrevati.fleet.models import ModelReply, ModelRequest, Models
 from techrevati.fleet.outcome import Parked
@@ -42,11 +42,15 @@ class Caller(Protocol):
         """
 
 
-@runtime_checkable
 class Route(Protocol):
     """A model that is several: it lets out its calls by another's hand."""
 
     async def route(self, request: ModelRequest, caller: Caller) -> ModelReply: ...
+
+
+def route_of(client: object) -> Route | None:
+    """Give a client as a route, if it is one; on each call's way, so by its one method's name."""
+    return cast(Route, client) if hasattr(client, "route") else None
 
 
 class Straight:
@@ -57,8 +61,8 @@ class Straight:
 
     async def call(self, name: str, request: ModelRequest) -> ModelReply:
         client = self._models[name]
-        if isinstance(client, Route):
-            return await client.route(request, self)
+        if (route := route_of(client)) is not None:
+            return await route.route(request, self)
         return await client.complete(request)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from techrevati.fleet.budgets import news_for
-from techrevati.fleet.calling import Refused, Route
+from techrevati.fleet.calling import Refused, Route, route_of
 from techrevati.fleet.charges import NOT_MADE, Charge, answered, at_most, broke_off, costs, told, verdict
 from techrevati.fleet.estimates import Estimate, estimate
 from techrevati.fleet.gatehouse import Gatehouse
@@ -62,8 +62,8 @@ class GatedCalls:
 
     async def _call(self, name: str, request: ModelRequest, *, book: bool) -> ModelReply:
         house, client = self._house, self._house.models[name]
-        if isinstance(client, Route):
-            return await self._route(client, request, book=book)
+        if (route := route_of(client)) is not None:
+            return await self._route(route, request, book=book)
         if not house.minds(name):
             return await client.complete(request)
         guess, asked = estimate(name, request), house.monotonic()
