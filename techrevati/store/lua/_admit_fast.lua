@@ -3,13 +3,13 @@
 do
   local A, K, call, format, max = ARGV, KEYS[1], redis.call, string.format, math.max
   local id, booking, n = A[5], A[13], 0
-  local asked = { 'us', 'min', 'v', 'st', 'gen', 'fo', 'pa', 'rf', 'used', 'lim', 'due', 'ln', 'c:' .. id, 'x:' .. A[6],
-    'b:' .. booking }
+  local levels, name = {}, 'c:' .. id
   for i = 20, #A, 4 do
     n = n + 1
-    asked[15 + n] = 'z:' .. A[i]
+    levels[n] = 'z:' .. A[i]
   end
-  local h = call('HMGET', K, unpack(asked))
+  local h = call('HMGET', K, 'us', 'min', 'v', 'st', 'gen', 'fo', 'pa', 'rf', 'used', 'lim', 'due', 'ln', name,
+    'x:' .. A[6], 'b:' .. booking, unpack(levels))
   local st, fo, pa, rf, due, line = h[4], h[6], h[7], h[8], h[11], h[12]
   if h[3] == A[3] and not (h[2] or h[13] or h[14]) and (booking == '' or not h[15]) and (not st or st == '0')
     and (not fo or fo == '0') and (not line or line == '0') and (A[19] == '' or not rf or rf == '0') then
@@ -41,13 +41,12 @@ do
             fits = false
             break
           end
-          w[k + 1], w[k + 2], k = asked[15 + i], format('%.17g', empty), k + 2
+          w[k + 1], w[k + 2], k = levels[i], format('%.17g', empty), k + 2
         end
       end
       if fits then
-        local generation, over, name = h[5] or '0', now + A[10], asked[13]
-        w[k + 1], w[k + 2], k = name, '0' .. slot .. nows .. ':' .. generation, k + 2
-        over = format('%.0f', over)
+        local generation, over = h[5] or '0', format('%.0f', now + A[10])
+        w[k + 1], w[k + 2], k = name, '0' .. slot .. nows .. ':' .. generation .. ':' .. over, k + 2
         if due == 0 or tonumber(over) < due then w[k + 1], w[k + 2] = 'due', over end
         call('HSET', K, unpack(w))
         call('ZADD', 'ends:' .. string.sub(K, 6), over, name)

@@ -180,6 +180,7 @@ end
 if paced then set('pa', start + (step or pace)) end
 if record then drop(booking) end
 if probe == 1 then set('pr', G.pr + 1) end
-write('c:' .. id, probe .. ':' .. (slots > 0 and '1' or '0') .. ':' .. f0(start) .. ':' .. f0(G.gen))
-ends_at('c:' .. id, start + tonumber(ARGV[10]))
+local over = start + tonumber(ARGV[10])
+write('c:' .. id, probe .. ':' .. (slots > 0 and '1' or '0') .. ':' .. f0(start) .. ':' .. f0(G.gen) .. ':' .. f0(over))
+ends_at('c:' .. id, over)
 return answer(1, start - NOW, '', probe)
