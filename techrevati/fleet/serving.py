@@ -10,6 +10,7 @@ from celery.signals import setup_logging
 from techrevati.fleet.agents import Agent
 from techrevati.fleet.budgets import BudgetSpec
 from techrevati.fleet.celery_app import FleetCelery, make_celery
+from techrevati.fleet.checkpoints import CheckpointSpec
 from techrevati.fleet.models import Models
 from techrevati.fleet.ringing import ring_for, same_redis
 from techrevati.fleet.settings import Settings
@@ -28,6 +29,7 @@ class Declared(Protocol):
     models: Models
     gates: dict[str, GateSpec]
     spending: BudgetSpec | None
+    saving: CheckpointSpec | None
 
     @property
     def settings(self) -> Settings: ...
@@ -62,6 +64,7 @@ def make_app(fleet: Declared, role: str | None, seam: Callable[[str], None] | No
             seam=seam,
             gates=fleet.gates,
             budget=fleet.spending,
+            saving=fleet.saving,
         )
 
     runtime = make()

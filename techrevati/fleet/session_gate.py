@@ -48,7 +48,8 @@ class SessionGate:
         self._pricing: set[asyncio.Task[None]] = set()
 
     def shared(self) -> Shared:
-        return Shared(SessionBreaker(self), SessionLimiter(self) if self.gate is not None else None, self, self.ended)
+        limiter = None if self.gate is None else SessionLimiter(self)
+        return Shared(SessionBreaker(self), limiter, usage=self, ended=self.ended)
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do a session's call once it is let out; what is held for its cost waits for `record`."""
@@ -159,5 +160,7 @@ class Outgoing:
         return GatedCalls(self._house, turn, ordinal)
 
     def shared(self, turn: Turn) -> Shared:
-        name = self._gate_of.get(turn.agent) or self._only
-        return SessionGate(self._house, turn, name or turn.agent).shared() if self._house.minds(name) else Shared()
+        name, savers = self._gate_of.get(turn.agent) or self._only, self._house.savers
+        minds = self._house.minds(name)
+        found = SessionGate(self._house, turn, name or turn.agent).shared() if minds else Shared()
+        return found if savers is None else replace(found, saver=savers.of(turn.tenant))

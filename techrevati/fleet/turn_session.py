@@ -3,7 +3,7 @@
     state of the last turn ─▶ AgentSession.asession(state=…) ─▶ arun_turn, arun_tool ─▶ export_state ─▶ commit
 
 It is opened when a turn first asks for it.  Its events join the run's, its usage the run's totals.  What the fleet
-shares is in it (breaker, limiter, budget) where the author did not put his own; with a saver of his own its turns have
+shares is in it (breaker, limiter, budget, saver) where the author did not put his own; with a saver its turns have
 checkpoints under the thread's id.
 """
 
@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from techrevati.runtime.agent_events import AgentEvent, AgentEventName
+from techrevati.runtime.checkpoint import CheckpointSaver
 from techrevati.runtime.circuit_breaker import AsyncCircuitBreaker
 from techrevati.runtime.fanout import FanOutEventSink, FanOutUsageSink
 from techrevati.runtime.orchestrator import AgentSession, AsyncOrchestrationSession
@@ -53,6 +54,7 @@ class Shared:
 
     breaker: AsyncCircuitBreaker | None = None
     limiter: AsyncRateLimiter | None = None
+    saver: CheckpointSaver | None = None
     usage: UsageSink = field(default_factory=NoopUsageSink)
     ended: Callable[[], None] = lambda: None
     """Called when the turn is over, however."""
@@ -79,14 +81,16 @@ class TurnSession:
         kept = state.get(KEY)
         mine = kept["agents"].get(agent) if kept and kept["run_id"] == run_id else None
         base = factory or AgentSession(role=role, phase=agent)
+        saver = base.saver or shared.saver
         made = replace(
             base,
+            saver=saver,
             event_sink=FanOutEventSink(_Events(emit, resumed=mine is not None), base.event_sink),
             usage_sink=FanOutUsageSink(_Usage(usage), shared.usage, base.usage_sink),
             async_circuit_breaker=base.async_circuit_breaker or shared.breaker,
             async_rate_limiter=base.async_rate_limiter or shared.limiter,
         )
-        self._scope = made.asession(thread_id=thread_id if base.saver is not None else None, state=mine)
+        self._scope = made.asession(thread_id=thread_id if saver is not None else None, state=mine)
         self.session: AsyncOrchestrationSession = self._scope.open()
 
     def settle(self, *, ended: bool) -> None:

@@ -12,7 +12,7 @@ from techrevati.runtime.usage_tracking import PRICING_TABLE, ModelPricing, regis
 from techrevati.store.budgets import Limit
 from techrevati.store.gates import BreakerSpec, BucketSpec
 from tests.integration.fleet.desk import desk
-from tests.integration.fleet.test_model_budgets import books
+from tests.integration.fleet.test_model_budgets import books, sweep
 
 
 @pytest.fixture(autouse=True)
@@ -112,3 +112,25 @@ async def test_what_the_author_gave_stays_his(redis_url: str, fleet_name: str) -
         record = await at.served(run)
     assert record.status == "completed", "his breaker, so not the gate"
     assert len(saver.list(record.thread_id)) == 2, "his saver, under the thread's id"
+
+
+async def test_a_keyed_turn_of_a_session_is_replayed_by_whoever_tries_again(redis_url: str, fleet_name: str) -> None:
+    work, fleet = Work(), Fleet(fleet_name)
+    fleet.checkpoints(keep=10)
+
+    @fleet.agent("writer", retry=Retry(tries=3, base=0.0, cap=0.0))
+    async def write(turn: Turn) -> Outcome:
+        text, usage = await turn.session.arun_turn(work, usage=UsageSnapshot(input_tokens=7), idempotency_key="draft")
+        if turn.failures < 1:
+            raise RuntimeError("after the call")
+        return turn.complete([text, usage.input_tokens])
+
+    async with desk(fleet, redis_url) as at:
+        run = await at.start()
+        await at.ticket(run)
+        assert work.calls == 1
+    async with desk(fleet, redis_url) as at, asyncio.timeout(10):  # another worker
+        while (record := await at.record(run)).status != "completed":
+            await asyncio.to_thread(sweep, at.client, run.id)
+            await at.ticket(run)
+    assert record.output == ["so", 7] and work.calls == 1
