@@ -1,7 +1,6 @@
 """One checkpoint as bytes, and a chain of them as checkpoints again.
 
-"F" sealed(id, time, parent, metadata, texts)      whole
-"D12 " sealed(id, time, parent, metadata, delta)   on the one before, back to the whole one numbered 12
+state, metadata ──▶ "F:<id> sealed" whole · "D12:<id> sealed" changes, on those from the whole one numbered 12
 """
 
 from collections.abc import Mapping, Sequence
@@ -78,8 +77,8 @@ def write(body: Body, base: int | None, sealer: Sealer, context: str, limit: int
     plain = _encode(body)
     if len(plain) > limit:
         raise PayloadTooLarge("checkpoint", len(plain), limit)
-    head = b"F" if base is None else b"D%d " % base
-    return head + sealer.seal(plain, context)
+    head = f"F:{body.id} " if base is None else f"D{base}:{body.id} "
+    return head.encode() + sealer.seal(plain, context)
 
 
 def read(record: bytes | None, sealer: Sealer, context: str) -> tuple[Body, int | None]:
@@ -90,11 +89,8 @@ def read(record: bytes | None, sealer: Sealer, context: str) -> tuple[Body, int 
     """
     if not record:
         raise SealBroken("a checkpoint of the chain is missing")
-    base: int | None = None
-    sealed = record[1:]
-    if record[:1] == b"D":
-        number, _, sealed = sealed.partition(b" ")
-        base = int(number)
+    head, _, sealed = record.partition(b" ")
+    base = int(head[1:].partition(b":")[0]) if head[:1] == b"D" else None
     try:
         return _decode(sealer.open(sealed, context)), base
     except msgspec.DecodeError as error:

@@ -2,7 +2,7 @@
 
     put ──▶ number n, on the one before or whole        claim ──token──▶ put with that token ──▶ claim ends
 
-Records are opaque here: "F..." is a whole one, "D<base> ..." builds on all from `base` on.
+Records are opaque here: "F:<id> ..." is a whole one, "D<base>:<id> ..." builds on all from `base` on.
 
 Twin: ``lua/_saver.lua`` and ``lua/saver_*.lua``.
 """
@@ -18,7 +18,7 @@ from techrevati.store.twin import clock
 from techrevati.store.twin.unit import Refused, Reply
 
 PAGE = 128
-TRIMMED = 256
+TRIMMED = 64
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Line:
     """Key -> token, when it expires, owner."""
 
     def base(self, number: int) -> int:
-        match = re.match(r"D(\d+) ", self.records.get(number, ""))
+        match = re.match(r"D(\d+):", self.records.get(number, ""))
         return int(match[1]) if match else number
 
     def chain(self, number: int) -> list[str]:

@@ -34,10 +34,7 @@ nth = st.integers(0, 30)
 def picture(store: SyncStore) -> Line:
     """Read a thread's checkpoints from Redis."""
     head = pairs(store.command("HGETALL", KEYS.clock))
-    ids, keyed = (
-        {name: int(number) for name, number in pairs(store.command("ZRANGE", key, 0, -1, "WITHSCORES")).items()}
-        for key in (f"{KEYS.clock}:ids", f"{KEYS.clock}:keys")
-    )
+    keyed = pairs(store.command("ZRANGE", f"{KEYS.clock}:keys", 0, -1, "WITHSCORES"))
     claims = {}
     for key, text in pairs(store.command("HGETALL", f"{KEYS.clock}:claims")).items():
         token, expires, owner = text.split(":", 2)
@@ -48,9 +45,9 @@ def picture(store: SyncStore) -> Line:
         last_id=head.get("id", ""),
         first=int(head.get("first", 1)),
         token=int(head.get("token", 0)),
-        records={int(n): record for n, record in pairs(store.command("HGETALL", f"{KEYS.clock}:rec")).items()},
-        ids=ids,
-        keyed=keyed,
+        records={int(name): record for name, record in head.items() if name.isdigit()},
+        ids={name[1:]: int(number) for name, number in head.items() if name[0] == "i" and name != "id"},
+        keyed={name: int(number) for name, number in keyed.items()},
         claims=claims,
     )
 
@@ -88,8 +85,9 @@ class BothLines(RuleBasedStateMachine):
     def put(self, on: str, key: str, keep: int, n: int) -> None:
         last = self.twin.last_id
         after = {"whole": "", "last": last, "old": self.known(n)}[on]
-        record = f"D{self.twin.base(self.twin.last)} x" if after else f"Fx{next(self.ids)}"
-        self.say(calls.put(KEYS, id=f"c{next(self.ids)}", after=after, record=record.encode(), key=key, keep=keep))
+        name = f"c{next(self.ids)}"
+        record = f"D{self.twin.base(self.twin.last)}:{name} x" if after else f"F:{name} x"
+        self.say(calls.put(KEYS, id=name, after=after, record=record.encode(), key=key, keep=keep))
 
     @rule(key=names, owner=st.sampled_from(("a", "b:1")), lease=st.sampled_from((1, 10 * S)))
     def claim(self, key: str, owner: str, lease: int) -> None:
@@ -103,7 +101,8 @@ class BothLines(RuleBasedStateMachine):
     def put_claimed(self, n: int) -> None:
         key, token = self.granted[-1 - n % len(self.granted)]
         held = self.twin.claims.get(key)
-        call = calls.put(KEYS, id=f"c{next(self.ids)}", after="", record=b"Fy", key=key, token=token)
+        name = f"c{next(self.ids)}"
+        call = calls.put(KEYS, id=name, after="", record=f"F:{name} y".encode(), key=key, token=token)
         assert (self.say(call)[0] == 1) == (held is not None and held[0] == token)
 
     @precondition(lambda self: self.granted)
