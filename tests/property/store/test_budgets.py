@@ -25,7 +25,7 @@ from techrevati.store.sync import SyncStore
 from techrevati.store.twin import budgets as twin
 from techrevati.store.twin.budgets import Books, Entry, Held, calendar, speak
 from tests.property.store.conftest import profile
-from tests.property.store.test_twin import differences
+from tests.property.store.worlds import differences
 
 S = 1_000_000
 BEGIN = round(datetime(2026, 1, 30, 23, 59, tzinfo=UTC).timestamp()) * S

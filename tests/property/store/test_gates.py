@@ -18,7 +18,7 @@ from techrevati.store.twin.gate_state import Gate
 from techrevati.store.twin.gates import speak
 from tests.property.store import gate_picture
 from tests.property.store.conftest import profile
-from tests.property.store.test_twin import BEGIN, Side, differences, normal
+from tests.property.store.worlds import BEGIN, Side, differences, normal
 
 S = 1_000_000
 WORKERS, TENANTS, BOOKINGS = ("w1", "w2", "w3"), ("acme", "zeta"), ("r1/1", "r2/1", "r3/1", "r4/1")
