@@ -256,16 +256,16 @@ class ActionSet(Generic[A_co]):
 
     actions: tuple[A_co, ...] = field(default=())
 
-    @classmethod
-    def empty(cls) -> "ActionSet[A_co]":
-        return cls()
+    @staticmethod
+    def empty() -> "ActionSet[Any]":
+        return ActionSet()
 
-    @classmethod
-    def single(cls, action: B) -> "ActionSet[B]":
+    @staticmethod
+    def single(action: B) -> "ActionSet[B]":
         return ActionSet((action,))
 
-    @classmethod
-    def of(cls, actions: Iterable[B]) -> "ActionSet[B]":
+    @staticmethod
+    def of(actions: Iterable[B]) -> "ActionSet[B]":
         return ActionSet(tuple(actions))
 
     def and_(self, other: "ActionSet[B] | B") -> "ActionSet[A_co | B]":

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from techrevati.agent import decisions
 from techrevati.agent.agent import Agent
 from techrevati.agent.errors import UnknownAgent
 from techrevati.agent.events import Envelope
@@ -132,7 +131,7 @@ class Driver:
             asyncio.ensure_future(stream.inbox.wait()),
             asyncio.ensure_future(stream.cancellation.wait()),
         ]
-        due = decisions.next_expiry(outcome.checkpoint.document)
+        due = outcome.expires_at
         if due is not None:
             waits.append(asyncio.ensure_future(self._sleep(max(0, due - self._ports.now_ms()) / 1000)))
         try:

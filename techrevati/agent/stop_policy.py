@@ -9,6 +9,7 @@ from techrevati.agent import wording
 from techrevati.agent.actions import ActionSet, AfterInferenceAction, Effect, LifecycleAction, Terminate
 from techrevati.agent.behavior import AgentBehavior
 from techrevati.agent.context import ReadOnlyContext
+from techrevati.agent.loop.records import loop_state
 from techrevati.agent.model import StreamResult
 from techrevati.agent.state.paths import STOP_POLICY
 from techrevati.agent.state.registers import GCounter
@@ -93,13 +94,20 @@ def statistics(ctx: ReadOnlyContext, response: StreamResult) -> RunStatistics:
     counted = runtime.total_input_tokens.value + runtime.total_output_tokens.value
     return RunStatistics(
         steps=len(answers) + 1,
-        elapsed_ms=0 if runtime.started_at_ms is None else max(0, ctx.now_ms - runtime.started_at_ms),
+        elapsed_ms=_elapsed(ctx, runtime),
         total_tokens=counted + spent.input_tokens + spent.output_tokens,
         consecutive_errors=_errors_in_a_row(answers, own),
         called=called,
         text=response.text,
         rounds=tuple(rounds[-HISTORY:]),
     )
+
+
+def _elapsed(ctx: ReadOnlyContext, runtime: StopPolicyRuntime) -> int:
+    """Give the ms since the run's start, without those it waited for answers from outside."""
+    if runtime.started_at_ms is None:
+        return 0
+    return max(0, ctx.now_ms - runtime.started_at_ms - loop_state(ctx.document).waited_ms)
 
 
 def _errors_in_a_row(answers: Sequence[Message], own: Sequence[Message]) -> int:

@@ -3,6 +3,7 @@
 demo · up · worker · coordinator            processes
 runs · show · events · why · pools · dead   looking
 thread · checkpoints · fork · delete        threads
+gates · budgets                             shared limits
 decide · cancel · steer · retry · drain     acting
 doctor                                      proving
 """
@@ -256,6 +257,29 @@ def pools(fleet: FleetName, url: Url = None) -> None:
     stats, refused = asyncio.run(read())
     out.print(pools_table(stats))
     out.print(f"{refused} commits refused by fencing since the fleet began", highlight=False)
+
+
+@app.command()
+def gates(fleet: FleetName, url: Url = None) -> None:
+    """Show what each gate admits: breaker, buckets, slots, who waits."""
+    from techrevati.cli.limits import gates_table
+
+    with client_for(fleet, url) as client:
+        out.print(gates_table(client.gates()))
+
+
+@app.command()
+def budgets(
+    fleet: FleetName,
+    tenant: Annotated[str | None, typer.Option(help="only this tenant's")] = None,
+    level: Annotated[list[str] | None, typer.Option(help="also thread:ID or run:ID; may be repeated")] = None,
+    url: Url = None,
+) -> None:
+    """Show what is spent, reserved and allowed, per tenant and project."""
+    from techrevati.cli.limits import budgets_table
+
+    with client_for(fleet, url) as client:
+        out.print(budgets_table(client.budgets(tenant, *(level or ()))))
 
 
 # -- acting ----------------------------------------------------------------------------------------

@@ -50,6 +50,8 @@ def explain(record: RunRecord, account: Sequence[str | None], now: float) -> str
             return f"it waits for its sub-agents {kids}{until}"
         case "due", "timer":
             return f"it sleeps{until}"
+        case "due", why if why.startswith("gate:"):
+            return f"it has its place in the line of gate {why[5:]!r}{until}; `techrevati gates` shows the gate"
         case _:
             return f"it waits for {record.why}{until}"
 

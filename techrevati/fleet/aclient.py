@@ -16,10 +16,12 @@ from typing import Any, Literal, Self, Unpack
 from techrevati.fleet import registry
 from techrevati.fleet.asking import aask
 from techrevati.fleet.athreads import AsyncThread
+from techrevati.fleet.budgets import BudgetLine, aread_books
 from techrevati.fleet.cards import Card
 from techrevati.fleet.client import LOOK_AGAIN
 from techrevati.fleet.events import Cursor, page, reading
 from techrevati.fleet.forking import ForkOptions, last_version_of
+from techrevati.fleet.gates import GateLine, gates_key, line_of, look_calls, unasked
 from techrevati.fleet.listen import AsyncListener
 from techrevati.fleet.listing import ListOptions, RunFilter, RunPage, listing, reading_children, record_of
 from techrevati.fleet.results import NotFinished, output_of
@@ -29,7 +31,9 @@ from techrevati.fleet.starting import Duration, Start, StartOptions, decide_call
 from techrevati.fleet.versions import CheckpointRecord
 from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
+from techrevati.store.budgets import AsyncBudget
 from techrevati.store.errors import RunNotFound
+from techrevati.store.gates.calls import Outdated
 from techrevati.store.keys import roles_key
 from techrevati.store.records import Event, RunRecord
 
@@ -200,6 +204,18 @@ class AsyncClient:
         self, thread_id: str, *, tenant: str = "default", before: int | None = None, limit: int = 100
     ) -> list[CheckpointRecord]:
         return await self.thread(thread_id, tenant=tenant).checkpoints(before=before, limit=limit)
+
+    async def gates(self) -> list[GateLine]:
+        found = []
+        for name, call in look_calls(self.fleet, await self.store.command("SMEMBERS", gates_key(self.fleet))):
+            try:
+                found.append(line_of(name, await self.store.run(call)))
+            except Outdated:
+                found.append(unasked(name))
+        return found
+
+    async def budgets(self, tenant: str | None = None, *levels: str) -> list[BudgetLine]:
+        return await aread_books(AsyncBudget(self.store, self.fleet), tenant, levels)
 
     async def close(self) -> None:
         await self.listener.close()

@@ -137,6 +137,7 @@ class AnthropicModel:
             cache_read_tokens=cached,
             cache_write_tokens=written,
             reasoning_tokens=usage.get("output_tokens_details", {}).get("thinking_tokens", 0),
+            rated_input_tokens=plain + written,  # what is read from a cache is free there
             feedback=feedback,
         )
 

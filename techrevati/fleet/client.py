@@ -12,9 +12,11 @@ from typing import Any, Literal, Self, Unpack
 
 from techrevati.fleet import registry
 from techrevati.fleet.asking import ask
+from techrevati.fleet.budgets import BudgetLine, read_books
 from techrevati.fleet.cards import Card
 from techrevati.fleet.events import Cursor, page, reading
 from techrevati.fleet.forking import ForkOptions, last_version_of
+from techrevati.fleet.gates import GateLine, gates_key, line_of, look_calls, unasked
 from techrevati.fleet.listen import ThreadListener
 from techrevati.fleet.listing import ListOptions, RunFilter, RunPage, listing, reading_children, record_of
 from techrevati.fleet.results import NotFinished, output_of
@@ -24,7 +26,9 @@ from techrevati.fleet.starting import Duration, Start, StartOptions, decide_call
 from techrevati.fleet.threads import Thread
 from techrevati.fleet.versions import CheckpointRecord
 from techrevati.store import calls
+from techrevati.store.budgets import Budget
 from techrevati.store.errors import RunNotFound
+from techrevati.store.gates.calls import Outdated
 from techrevati.store.keys import PartitionKeys, roles_key
 from techrevati.store.records import Event, RunRecord
 from techrevati.store.sync import SyncStore
@@ -246,6 +250,23 @@ class Client:
     ) -> list[CheckpointRecord]:
         """Give the versions of a thread that are kept, the newest first."""
         return self.thread(thread_id, tenant=tenant).checkpoints(before=before, limit=limit)
+
+    def gates(self) -> list[GateLine]:
+        """Look at every gate that the fleet's workers have declared."""
+        found = []
+        for name, call in look_calls(self.fleet, self.store.command("SMEMBERS", gates_key(self.fleet))):
+            try:
+                found.append(line_of(name, self.store.run(call)))
+            except Outdated:
+                found.append(unasked(name))
+        return found
+
+    def budgets(self, tenant: str | None = None, *levels: str) -> list[BudgetLine]:
+        """Read what is spent, reserved and allowed, of one tenant or of all.
+
+        Tenants and their projects are listed; `levels` adds "thread:ID" or "run:ID".
+        """
+        return read_books(Budget(self.store, self.fleet), tenant, levels)
 
     def close(self) -> None:
         self.listener.close()

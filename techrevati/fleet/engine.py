@@ -39,7 +39,7 @@ from techrevati.fleet.settle import (
 )
 from techrevati.fleet.state import State
 from techrevati.fleet.sync_turn import SyncTurn
-from techrevati.fleet.turn import Messages, Turn, asked_wait
+from techrevati.fleet.turn import Calls, Messages, Turn, asked_wait
 from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
 from techrevati.store.calls import ClaimSpec, CommitSpec
@@ -112,6 +112,8 @@ class Engine:
     monotonic: Callable[[], float] = time.monotonic
     seam: Callable[[str], None] = lambda _: None
     """Called with the name of each crash point; chaos tests arm it."""
+    calls: Calls | None = None
+    """How model calls go out; None: straight."""
     counts: Counts = field(default_factory=Counts)
     _threads: Threads = field(init=False)
     _limits: Limits = field(init=False)
@@ -265,6 +267,7 @@ class Engine:
             park_after=self.settings.park_after,
             children=Children(self._directory, keys, self.settings, fields, grant.run_id, grant.token),
             session=agent.session if (agent := self.agents.get(fields.get("agent", ""))) else None,
+            calls=self.calls,
         )
 
     async def _run(

@@ -7,11 +7,13 @@ app = fleet.celery_for("writer")        # celery -A workers.writer worker
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from techrevati.fleet.agents import Agent, AgentFunction, Meter
+from techrevati.fleet.budgets import BudgetSpec, Spending, limits_of
 from techrevati.fleet.failures import Retry
 from techrevati.fleet.models import ModelClient, Models
 from techrevati.fleet.providers import known_providers
@@ -19,25 +21,29 @@ from techrevati.fleet.settings import Settings, load_settings
 from techrevati.fleet.settings import seconds as as_seconds
 from techrevati.runtime.errors import TechrevatiError
 from techrevati.runtime.orchestrator import AgentSession
+from techrevati.store.budgets import Limits, OnStoreError
+from techrevati.store.gates import BreakerSpec, BucketSpec, GateSpec
 from techrevati.store.keys import check_role
 
 if TYPE_CHECKING:
     from techrevati.fleet.aclient import AsyncClient
-    from techrevati.fleet.celery_app import FleetCelery
+    from techrevati.fleet.celery.app import FleetCelery
     from techrevati.fleet.client import Client
 
 F = TypeVar("F", bound=AgentFunction)
 
 
 class AlreadyDeclared(TechrevatiError):
-    """Two agents of one fleet have one name."""
+    """Two agents, or two gates, of one fleet have one name."""
 
-    def __init__(self, name: str, fleet: str) -> None:
-        super().__init__(name, fleet)
-        self.name, self.fleet = name, fleet
+    def __init__(self, name: str, fleet: str, what: str = "agent") -> None:
+        super().__init__(name, fleet, what)
+        self.name, self.fleet, self.what = name, fleet, what
 
     def __str__(self) -> str:
-        return f"agent {self.name!r} is declared twice in fleet {self.fleet!r}; fix: give one another name="
+        if not self.what:
+            return f"{self.name} of fleet {self.fleet!r} is declared twice; fix: say all of it at once"
+        return f"{self.what} {self.name!r} is declared twice in fleet {self.fleet!r}; fix: give one another name"
 
 
 class NoSuchRole(TechrevatiError):
@@ -61,6 +67,8 @@ class Fleet:
         self.name = check_role(name, "fleet")
         self.agents: dict[str, Agent] = {}
         self.models = known_providers(Models())
+        self.gates: dict[str, GateSpec] = {}
+        self.spending: BudgetSpec | None = None
         self._settings = settings
         self._apps: dict[str | None, FleetCelery] = {}
 
@@ -136,6 +144,82 @@ class Fleet:
     def model(self, name: str, client: ModelClient) -> None:
         """Let `turn.model(name, …)` call this client."""
         self.models.register(name, client)
+
+    def gate(
+        self,
+        name: str,
+        *,
+        rpm: float | None = None,
+        input_tpm: float | None = None,
+        output_tpm: float | None = None,
+        buckets: Mapping[str, float | BucketSpec] | None = None,
+        concurrency: int | None = None,
+        adaptive: bool = False,
+        failure_threshold: int | None = None,
+        breaker: BreakerSpec | None = None,
+        shares: Mapping[str, float] | None = None,
+        revision: int = 0,
+        on_store_error: Literal["local", "fail_open", "fail_closed"] = "local",
+    ) -> None:
+        """Declare what the whole fleet agrees on about one dependency; `turn.model(name, …)` goes through it.
+
+        Args:
+            rpm, input_tpm, output_tpm: requests and tokens a minute.
+            buckets: more of them, a minute or as a `BucketSpec`; ``tpm`` counts input and output together.
+            concurrency: calls at once; `adaptive` finds how many are good, up to that.
+            failure_threshold: failures in a row that open the breaker; `breaker` says all of it.
+            shares: tenants' weights where they wait for each other.
+            revision: the higher wins where workers of two releases declare different things.
+            on_store_error: what holds while Redis is away: each process by itself, no limit, or no call.
+
+        Raises:
+            BadGate, BadName, AlreadyDeclared: refused before anything is registered.
+        """
+        if name in self.gates:
+            raise AlreadyDeclared(name, self.name, "gate")
+        limits = {"rpm": rpm, "input_tpm": input_tpm, "output_tpm": output_tpm, **(buckets or {})}
+        spec = GateSpec.make(
+            name,
+            concurrency=concurrency,
+            adaptive=adaptive,
+            failure_threshold=failure_threshold,
+            breaker=breaker,
+            shares=dict(shares or {}),
+            revision=revision,
+            on_store_error=on_store_error,
+            **{bucket: limit for bucket, limit in limits.items() if isinstance(limit, int | float)},
+        )
+        own = tuple(limit for limit in limits.values() if isinstance(limit, BucketSpec))
+        self.gates[name] = replace(spec, buckets=(*spec.buckets, *own)) if own else spec
+
+    def budget(
+        self,
+        *,
+        run: Spending | None = None,
+        thread: Spending | None = None,
+        project: Spending | None = None,
+        tenant: Spending | None = None,
+        thresholds: Sequence[int] = (50, 80, 100),
+        on_store_error: Literal["fail_closed", "fail_open", "local"] = "fail_closed",
+    ) -> None:
+        """Declare what every run, thread, project and tenant may spend on models.
+
+        Each is dollars in all, dollars by window (``{"day": 5, "month": 100}``), or `Limit`s of `techrevati.store`;
+        an operator's own setting wins.  At each of the `thresholds`, in percent, an event is told once in a window.
+
+        Raises:
+            BadBudget, AlreadyDeclared: refused before anything is registered.
+        """
+        if self.spending is not None:
+            raise AlreadyDeclared("the budget", self.name, "")
+        limits = Limits(
+            run=limits_of(run),
+            thread=limits_of(thread),
+            project=limits_of(project),
+            tenant=limits_of(tenant),
+            thresholds=tuple(thresholds),
+        )
+        self.spending = BudgetSpec(limits, OnStoreError(on_store_error))
 
     def client(self) -> "Client":
         """Give a client that knows this fleet's agents; it connects on first use."""

@@ -49,6 +49,8 @@ class ModelReply:
     cache_read_tokens: int = 0
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
+    rated_input_tokens: int | None = None
+    """Those of the prompt that the provider's rate limits count; None: all."""
     feedback: Feedback = SILENT
     """What the provider said of its limits; not journaled."""
     tried: list[dict[str, Any]] = field(default_factory=list)

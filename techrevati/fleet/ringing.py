@@ -10,7 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from techrevati.fleet import broker
+from techrevati.fleet.celery import broker
 from techrevati.fleet.settings import Settings
 from techrevati.store.wire import Ring
 
@@ -49,8 +49,8 @@ def _sender(fleet: str, settings: Settings, app: Any) -> Callable[[int, list[str
 
     def send(partition: int, roles: list[str]) -> None:
         # Imported here: an app that shares one Redis never pays for importing Celery.
-        from techrevati.fleet.celery_app import make_celery
-        from techrevati.fleet.tickets import send_ticket
+        from techrevati.fleet.celery.app import make_celery
+        from techrevati.fleet.celery.tickets import send_ticket
 
         if not apps:
             apps.append(make_celery(fleet, broker_url=settings.broker))

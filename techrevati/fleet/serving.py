@@ -8,13 +8,15 @@ from typing import Any, Protocol
 from celery.signals import setup_logging
 
 from techrevati.fleet.agents import Agent
-from techrevati.fleet.celery_app import FleetCelery, make_celery
+from techrevati.fleet.budgets import BudgetSpec
+from techrevati.fleet.celery.app import FleetCelery, make_celery
+from techrevati.fleet.celery.tickets import capture_template
+from techrevati.fleet.celery.watchdogs import WatchdogLimits
 from techrevati.fleet.models import Models
 from techrevati.fleet.ringing import ring_for, same_redis
 from techrevati.fleet.settings import Settings
-from techrevati.fleet.tickets import capture_template
-from techrevati.fleet.watchdogs import WatchdogLimits
 from techrevati.fleet.worker import LoopHost, Template, WorkerRuntime
+from techrevati.store.gates import GateSpec
 from techrevati.telemetry.logs import configure
 
 
@@ -24,6 +26,8 @@ class Declared(Protocol):
     name: str
     agents: dict[str, Agent]
     models: Models
+    gates: dict[str, GateSpec]
+    spending: BudgetSpec | None
 
     @property
     def settings(self) -> Settings: ...
@@ -56,6 +60,8 @@ def make_app(fleet: Declared, role: str | None, seam: Callable[[str], None] | No
             template=template_of(app, settings),
             ring=ring_for(fleet.name, settings, app=app),
             seam=seam,
+            gates=fleet.gates,
+            budget=fleet.spending,
         )
 
     runtime = make()

@@ -151,7 +151,9 @@ class Turn:
     ) -> None:
         self.run_id, self.token = run_id, token
         self.thread_id, self.tenant = fields["thread"], fields["tenant"]
+        self.project_id = fields.get("project")
         self.role, self.agent = fields["role"], fields.get("agent", fields["role"])
+        self.priority = int(fields.get("priority") or 0)
         self.number = int(fields["turn"])
         self.attempt = int(fields.get("attempt") or 0) + 1
         self.failures = int(fields.get("fails") or 0)
@@ -490,6 +492,20 @@ class Turn:
     def _keep(self, key: str, text: str) -> None:
         self._journal[key] = text
         self._unwritten.append((key, text))
+
+    def recall(self, key: str) -> str | None:
+        """Give what `keep` noted under this key in this turn, also before a park or a retry."""
+        return self._journal.get(f"note:{key}")
+
+    def keep(self, key: str, text: str) -> None:
+        """Note something for this turn that its next park or retry carries on."""
+        self._keep(f"note:{key}", text)
+
+    def tally(self, key: str) -> int:
+        """Count something of this turn; gives how often so far."""
+        count = int(self.recall(key) or 0) + 1
+        self.keep(key, str(count))
+        return count
 
     def _take_unwritten(self) -> list[tuple[str, str]]:
         taken, self._unwritten = self._unwritten, []

@@ -15,11 +15,16 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 from techrevati.fleet import registry
 from techrevati.fleet.agents import Agent
+from techrevati.fleet.budgets import BudgetSpec
 from techrevati.fleet.engine import Engine
+from techrevati.fleet.gated import GatedCalls
+from techrevati.fleet.gatehouse import Gatehouse
+from techrevati.fleet.gates import gates_key
 from techrevati.fleet.leases import Ending, Leases
 from techrevati.fleet.listen import AsyncListener
 from techrevati.fleet.models import Models
@@ -27,6 +32,7 @@ from techrevati.fleet.settings import Settings
 from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
 from techrevati.store.errors import StoreError
+from techrevati.store.gates import GateSpec
 from techrevati.store.keys import PartitionKeys
 from techrevati.store.scripts import PROTOCOL
 from techrevati.store.sync import SyncStore
@@ -82,10 +88,14 @@ class WorkerRuntime:
         template: Template,
         ring: Ring | None = None,
         seam: Callable[[str], None] | None = None,
+        gates: Mapping[str, GateSpec] | None = None,
+        budget: BudgetSpec | None = None,
     ) -> None:
         self.fleet, self.role, self.agents, self.models = fleet, role, agents, models
         self.settings = settings
         self._template, self._ring, self._seam = template, ring, seam
+        self._gates, self._budget = gates or {}, budget
+        self._house: Gatehouse | None = None
         self.worker = worker_name(role)
         self.partitions: list[PartitionKeys] = []
         self.engine: Engine | None = None
@@ -116,6 +126,10 @@ class WorkerRuntime:
         self._leases = Leases(
             self._sync, ttl=s.lease_ttl, every=s.lease_renewal, loop_stall=s.loop_stall, beat=self._beat
         )
+        if self._gates or self._budget is not None:
+            self._house = Gatehouse(
+                self.fleet, self.models, self._store, worker=self.worker, gates=self._gates, budget=self._budget
+            )
         self.engine = Engine(
             fleet=self.fleet,
             agents=self.agents,
@@ -125,6 +139,7 @@ class WorkerRuntime:
             store=self._store,
             leases=self._leases,
             tracing=Tracing(enabled=s.otel),
+            calls=None if self._house is None else partial(GatedCalls, self._house),
         )
         if self._seam is not None:
             self.engine.seam = self._seam
@@ -149,6 +164,8 @@ class WorkerRuntime:
             await self._listener.close()
         if self.engine is not None:
             self.engine.close()
+        if self._house is not None:
+            await self._house.close()
         if self._store is not None:
             await self._store.close()
         if self._sync is not None:
@@ -173,6 +190,8 @@ class WorkerRuntime:
         count = registry.opened(self.fleet, replies, given, pinned=pinned)
         self.partitions = registry.partitions_of(self.fleet, count)
         self._sync.commands(registry.declare(self.fleet, (agent.card for agent in self.agents.values())))
+        if self._gates:
+            self._sync.command("SADD", gates_key(self.fleet), *self._gates)
         self._say(self._places)
 
     def _beat(self) -> None:

@@ -8,17 +8,13 @@ from typing import Any, Self, TypeVar
 import redis
 from redis import exceptions as theirs
 from redis.backoff import NoBackoff
-from redis.client import NEVER_DECODE
 from redis.retry import Retry
 
 from techrevati.store.calls import Arg, Call
-from techrevati.store.scripts import PROTOCOL, script
-from techrevati.store.wire import RETRIABLE, Ring, rung, translate
+from techrevati.store.lines import Lines
+from techrevati.store.wire import RETRIABLE, Ring, pack, pack_command, rung, translate
 
 T = TypeVar("T")
-
-_DECODED: dict[str, Any] = {}
-_AS_STORED: dict[str, Any] = {NEVER_DECODE: True}
 
 
 def connect(url: str, **options: Any) -> redis.Redis:
@@ -37,6 +33,14 @@ def connect(url: str, **options: Any) -> redis.Redis:
     if not url.startswith("unix://"):
         settings.setdefault("socket_keepalive", True)
     return redis.Redis.from_url(url, **settings)
+
+
+def _whole(replies: list[Any]) -> list[Any]:
+    """Give replies none of which is an error."""
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
+    return replies
 
 
 class SyncStore:
@@ -58,9 +62,7 @@ class SyncStore:
     ) -> None:
         self.url, self.ring, self._patience = url, ring, patience
         self.redis = client or connect(url)
-        # Replies as Redis sends them, the same for both stores: no reshaping by command name.
-        self._raw = redis.Redis(connection_pool=self.redis.connection_pool)
-        self._raw.response_callbacks.clear()
+        self._lines = Lines(self.redis.connection_pool)
         self._now_us, self._monotonic, self._sleep = now_us, monotonic, sleep
 
     def run(self, call: Call[T], *, patience: float | None = None) -> T:
@@ -70,18 +72,7 @@ class SyncStore:
             StoreUnreachable: Redis did not answer within the patience.
             StoreDenied: it refused the credentials.
         """
-        lua = script(call.script)
-        now = "" if self._now_us is None else str(self._now_us())
-        args = (1, call.keys.clock, PROTOCOL, now, *call.args)
-        how = _AS_STORED if call.binary else _DECODED
-
-        def once() -> Any:
-            try:
-                return self._raw.execute_command("EVALSHA", lua.sha, *args, **how)
-            except theirs.NoScriptError:
-                return self._raw.execute_command("EVAL", lua.source, *args, **how)
-
-        reply = self._insist(once, call.script, patience)
+        (reply,) = self._insist(lambda: self._say([call]), call.script, patience)
         rung(call, reply, self.ring)
         return call.parse(reply)
 
@@ -90,68 +81,39 @@ class SyncStore:
 
         If the connection breaks between the two, both are sent again.
         """
-        lua = script(call.script)
-        now = "" if self._now_us is None else str(self._now_us())
-        args = (1, call.keys.clock, PROTOCOL, now, *call.args)
-        how = _AS_STORED if call.binary else _DECODED
-
-        def once() -> list[Any]:
-            for verb, what in (("EVALSHA", lua.sha), ("EVAL", lua.source)):
-                pipe = self._raw.pipeline(transaction=False)
-                pipe.execute_command(verb, what, *args, **how)
-                pipe.execute_command(*command)
-                replies: list[Any] = pipe.execute(raise_on_error=False)
-                if not isinstance(replies[0], theirs.NoScriptError):
-                    break
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            return replies
-
-        reply, after = self._insist(once, call.script)
+        reply, after = self._insist(lambda: self._say([call], pack_command(command)), call.script)
         return call.parse(reply), after
 
     def run_many(self, calls: Sequence[Call[T]]) -> list[T]:
         """Run independent calls in one round trip; answers in their order."""
-        now = "" if self._now_us is None else str(self._now_us())
-
-        def once() -> list[Any]:
-            for whole in (False, True):
-                pipe = self._raw.pipeline(transaction=False)
-                for call in calls:
-                    lua = script(call.script)
-                    verb, what = ("EVAL", lua.source) if whole else ("EVALSHA", lua.sha)
-                    how = _AS_STORED if call.binary else _DECODED
-                    pipe.execute_command(verb, what, 1, call.keys.clock, PROTOCOL, now, *call.args, **how)
-                replies: list[Any] = pipe.execute(raise_on_error=False)
-                # A script the server does not know: all of them again, each is made for it.
-                if not any(isinstance(reply, theirs.NoScriptError) for reply in replies):
-                    break
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-            return replies
-
-        replies = self._insist(once, calls[0].script) if calls else []
+        replies = self._insist(lambda: self._say(calls), calls[0].script) if calls else []
         for call, reply in zip(calls, replies, strict=True):
             rung(call, reply, self.ring)
         return [call.parse(reply) for call, reply in zip(calls, replies, strict=True)]
 
     def command(self, *args: Arg | float) -> Any:
         """Run one plain, idempotent command."""
-        return self._insist(lambda: self._raw.execute_command(*args), str(args[0]))
+        return self.commands([args])[0]
 
     def commands(self, commands: Sequence[Sequence[Arg | float]]) -> list[Any]:
         """Run plain, idempotent commands in one round trip."""
+        if not commands:
+            return []
+        data = b"".join(map(pack_command, commands))
+        what = str(commands[0][0]) if len(commands) == 1 else "pipeline"
+        return self._insist(lambda: _whole(self._lines.exchange(data, [False] * len(commands))), what)
 
-        def once() -> list[Any]:
-            pipe = self._raw.pipeline(transaction=False)
-            for args in commands:
-                pipe.execute_command(*args)
-            replies: list[Any] = pipe.execute()
-            return replies
-
-        return self._insist(once, "pipeline") if commands else []
+    def _say(self, calls: Sequence[Call[Any]], then: bytes = b"") -> list[Any]:
+        """Send calls, and maybe a packed command behind them, in one write."""
+        now = "" if self._now_us is None else str(self._now_us())
+        binary = [call.binary for call in calls] + [False] * bool(then)
+        for whole in (False, True):
+            data = b"".join([pack(call, now, whole=whole) for call in calls])
+            replies = self._lines.exchange(data + then if then else data, binary)
+            # A script the server does not know: all of them again, each is made for it.
+            if not any(isinstance(reply, theirs.NoScriptError) for reply in replies):
+                break
+        return _whole(replies)
 
     def _insist(self, once: Callable[[], T], what: str, patience: float | None = None) -> T:
         begun, wait = self._monotonic(), 0.05
@@ -170,6 +132,7 @@ class SyncStore:
                 raise translate(error, self.url, what) from error
 
     def close(self) -> None:
+        self._lines.close()
         self.redis.close()
 
     def __enter__(self) -> Self:

@@ -17,7 +17,7 @@ from techrevati.store.scripts import PROTOCOL, script
 Ring = Callable[[int, list[str]], None]
 """Called with a partition and the roles that want a ticket sent by hand (broker is not the store)."""
 
-_pack = cast(Callable[[tuple[Arg, ...]], bytes], hiredis.pack_command)
+_pack = cast(Callable[[tuple[Arg | float, ...]], bytes], hiredis.pack_command)
 
 RETRIABLE = (theirs.ConnectionError, theirs.TimeoutError, theirs.BusyLoadingError, theirs.ReadOnlyError)
 
@@ -29,7 +29,7 @@ def pack(call: Call[Any], now: str, *, whole: bool = False) -> bytes:
     return _pack((verb, what, "1", call.keys.clock, PROTOCOL, now, *call.args))
 
 
-def pack_command(args: Sequence[Arg]) -> bytes:
+def pack_command(args: Sequence[Arg | float]) -> bytes:
     return _pack(tuple(args))
 
 

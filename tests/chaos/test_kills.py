@@ -5,8 +5,8 @@ import time
 
 import pytest
 
+from techrevati.fleet.celery.tickets import send_ticket
 from techrevati.fleet.client import Run
-from techrevati.fleet.tickets import send_ticket
 from tests.acceptance.agents import SEAMS, make_fleet
 from tests.acceptance.support import Cluster, eventually
 from tests.chaos.kills import Tally, busy, kill_workers, start, table, verify

@@ -24,6 +24,7 @@ from techrevati.agent.actions import (
 )
 from techrevati.agent.behavior import AgentBehavior
 from techrevati.agent.behaviours.context_window import PINNED
+from techrevati.agent.behaviours.offload import OffloadPolicy, offload
 from techrevati.agent.behaviours.rounds import rounds
 from techrevati.agent.behaviours.summary import SUMMARY_PROMPT, chunks, request_text
 from techrevati.agent.behaviours.tokens import message_tokens
@@ -147,14 +148,25 @@ def summary_message(summary: str) -> Message:
 
 
 class Compaction(AgentBehavior):
-    """Summarises older history with a model."""
+    """Summarises older history with a model.
+
+    Args:
+        offload: How large tool results are shown; what is only previewed in requests counts as its preview.
+    """
 
     id = "compaction"
     states = (CompactionState,)
 
-    def __init__(self, port: ModelPort, model: str, policy: CompactionPolicy | None = None) -> None:
+    def __init__(
+        self,
+        port: ModelPort,
+        model: str,
+        policy: CompactionPolicy | None = None,
+        *,
+        offload: OffloadPolicy | None = None,
+    ) -> None:
         self.policy = policy or CompactionPolicy()
-        self._port, self._model = port, model
+        self._port, self._model, self._offload = port, model, offload
 
     async def before_inference(self, ctx: ReadOnlyContext) -> Effect[BeforeInferenceAction]:
         state = ctx.scoped_state_of(CompactionState)
@@ -174,16 +186,19 @@ class Compaction(AgentBehavior):
     def _is_due(self, messages: Sequence[Message], start: int, summary: str, tried_at: int | None) -> bool:
         if tried_at is not None and len(messages) < tried_at + self.policy.keep_recent:
             return False
-        return _tokens(messages[start:]) + (message_tokens(summary_message(summary)) if summary else 0) > (
-            self.policy.threshold
-        )
+        return self._tokens(messages[start:], summary) > self.policy.threshold
+
+    def _tokens(self, messages: Sequence[Message], summary: str) -> int:
+        shown = messages if self._offload is None else offload(self._offload, messages)
+        standing = message_tokens(summary_message(summary)) if summary else 0
+        return sum(message_tokens(message) for message in shown) + standing
 
     async def _compact(self, ctx: ReadOnlyContext, start: int, summary: str) -> Compacted | NotCompacted:
         messages, policy = ctx.messages, self.policy
         not_now = NotCompacted(len(messages))
         parked = open_calls(messages, ctx.document, ctx.run_id)
         end = cut(messages, start=start, keep_recent=policy.keep_recent, open_calls=parked)
-        before = _tokens(messages[start:end]) + (message_tokens(summary_message(summary)) if summary else 0)
+        before = self._tokens(messages[start:end], summary)
         if end == start or before < policy.min_gain:
             return not_now
         try:
@@ -209,7 +224,3 @@ class Compaction(AgentBehavior):
         if not text:
             raise ValueError("the model gave no summary")
         return text
-
-
-def _tokens(messages: Sequence[Message]) -> int:
-    return sum(message_tokens(message) for message in messages)

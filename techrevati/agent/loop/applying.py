@@ -88,7 +88,7 @@ def tell_pending(draft: Draft, report: CallReport) -> None:
 
 def tell_done(draft: Draft, report: CallReport, message_id: str) -> None:
     outcome = _OUTCOMES[report.outcome]
-    patch = msgspec.to_builtins(report.patch.ops) or None
+    patch = msgspec.json.decode(msgspec.json.encode(report.patch.ops)) or None
     draft.tell(events.ToolCallDone(report.call.id, report.result.to_json(), message_id, outcome, patch))
 
 

@@ -15,9 +15,7 @@ from techrevati.agent.actions import (
     AddMessage,
     AddSystemReminder,
     AddUserMessage,
-    ContextMessage,
     Phase,
-    checked,
 )
 from techrevati.agent.agent import Agent
 from techrevati.agent.gate import Answered, Blocked, Parking, Standing, standing, verdict
@@ -27,6 +25,7 @@ from techrevati.agent.loop import records
 from techrevati.agent.loop.draft import Draft
 from techrevati.agent.loop.phases import NOTHING, Asked, run_phase
 from techrevati.agent.loop.progress import listeners
+from techrevati.agent.loop.tool_runs import ToolRun
 from techrevati.agent.state.document import Document, apply
 from techrevati.agent.state.errors import StateError
 from techrevati.agent.state.patch import Patch
@@ -36,7 +35,7 @@ from techrevati.agent.state.spec import AnyStateAction
 from techrevati.agent.suspension import SuspendedCall, SuspendTicket, ToolCallResume, filled_ticket, parked
 from techrevati.agent.threads.message import Message, ToolCall
 from techrevati.agent.tool_context import ToolCallContext
-from techrevati.agent.tools import Tool, ToolError, ToolExecutionEffect, ToolResult
+from techrevati.agent.tools import Tool, ToolResult
 
 Followup = AddUserMessage | AddMessage
 
@@ -114,25 +113,23 @@ async def carry_out(
         gate = again.gate
     document = _reduced(run, document, gate.state_actions, call.id)[0]
     now = verdict(_policed(run, call, gate), call.name, run.agent.tools.get(call.name), call.arguments)
-    effect = ToolExecutionEffect(ToolResult.error(call.name, "not executed"))
-    queued: list[ContextMessage] = []
     if isinstance(now, Answered):
-        effect = ToolExecutionEffect(now.result)
+        done = ToolRun(now.result)
     elif isinstance(now, Parking):
         asked = now.ticket.suspension.message or "waits for a decision"
-        effect = ToolExecutionEffect(ToolResult.suspended(call.name, asked, now.ticket))
+        done = ToolRun(ToolResult.suspended(call.name, asked, now.ticket))
     else:
         state = state.to(CallStatus.RUNNING, now_ms=run.draft.now_ms())
         tool = run.agent.tools[call.name]
-        effect, state = await _executed(run, tool, call, document, state, queued, resume, 1 if again is None else 2)
-    return await _reported(run, call, document, state, gate, effect, queued, resume)
+        done = await _executed(run, tool, call, document, state, resume, 1 if again is None else 2)
+    return await _reported(run, call, document, state, gate, done, resume)
 
 
 async def taken_as_result(run: CallRun, call: ToolCall, document: Document, resume: ToolCallResume) -> CallReport:
     """Make the decision's payload the result: neither the gate nor the tool is asked."""
     state, document = _begun(run, call, document, resume)
-    effect = ToolExecutionEffect(ToolResult.success(call.name, resume.result))
-    return await _reported(run, call, document, state, NOTHING, effect, [], resume)
+    done = ToolRun(ToolResult.success(call.name, resume.result))
+    return await _reported(run, call, document, state, NOTHING, done, resume)
 
 
 def _begun(
@@ -165,11 +162,9 @@ async def _executed(
     call: ToolCall,
     document: Document,
     state: records.ToolCallState,
-    queued: list[ContextMessage],
     resume: ToolCallResume | None,
     attempt: int,
-) -> tuple[ToolExecutionEffect, records.ToolCallState]:
-    kept: list[Any] = []
+) -> ToolRun:
     draft = run.draft
     ctx = ToolCallContext(
         call_id=call.id,
@@ -187,19 +182,9 @@ async def _executed(
         children=draft.ports.children,
         new_id=DerivedIds(f"{draft.identity.run_id}:{call.id}", draft.plan.started_at_ms),
         cancellation=draft.ports.cancellation,
-        on_message=queued.append,
-        on_scratch=kept.append,
         **listeners(draft, call),
     )
-    try:
-        effect = await draft.ports.tools.run(tool, call.arguments, ctx)
-    except ToolError as error:
-        effect = ToolExecutionEffect(ToolResult.error(call.name, str(error), code=error.code))
-    except Exception as error:  # noqa: BLE001  whatever a tool raises is the model's to read, not the run's to die of
-        effect = ToolExecutionEffect(ToolResult.error(call.name, f"{type(error).__name__}: {error}"))
-    if effect.result.is_error:
-        queued.clear()
-    return effect, msgspec.structs.replace(state, scratch=kept[-1]) if kept else state
+    return await draft.ports.tools.run(tool, call.arguments, ctx)
 
 
 async def _reported(
@@ -208,17 +193,18 @@ async def _reported(
     document: Document,
     state: records.ToolCallState,
     gate: Asked,
-    effect: ToolExecutionEffect,
-    queued: Sequence[ContextMessage],
+    done: ToolRun,
     resume: ToolCallResume | None,
 ) -> CallReport:
-    wanted = checked(effect.actions, Phase.AFTER_TOOL_EXECUTE, f"tool {call.name!r}")
+    result, wanted, queued = done.result, done.actions, done.messages
     actions = tuple(action for action in wanted if isinstance(action, AnyStateAction))
-    result = effect.result
+    if done.kept:
+        state = msgspec.structs.replace(state, scratch=done.scratch)
     try:
         document, patch = _reduced(run, document, actions, call.id)
     except StateError as error:  # the tool asked for what a state refuses: its own fault, told to the model
-        result, wanted, actions, patch = ToolResult.error(call.name, str(error)), (), (), Patch.EMPTY
+        result, wanted, queued = ToolResult.error(call.name, str(error)), (), ()
+        actions, patch = (), Patch.EMPTY
     outcome = outcome_of(result)
     suspended = None
     if outcome is CallStatus.SUSPENDED:

@@ -55,16 +55,23 @@ async def finish(agent: Agent, draft: Draft, asked: TerminationReason, response:
     return Finished(draft.committed, reason, response)
 
 
-async def park(draft: Draft) -> Suspended:
-    """Let the run wait: durable, without an end, holding nothing."""
+async def park(draft: Draft, *, wake_at: int | None = None) -> Suspended:
+    """Let the run wait: durable, without an end, holding nothing.
+
+    Args:
+        wake_at: Unix ms at which it is to be looked at again, whatever its calls say.
+    """
     before = records.run_state(draft.document)
     if before is None or before.status is not RunStatus.WAITING:
         run_id = draft.identity.run_id
+        if not _holds(draft):
+            draft.set_loop(parked_at_ms=draft.now_ms())
         draft.apply(records.set_run(draft.document, run_id, RunStatus.WAITING, now_ms=draft.now_ms()))
         await draft.commit(CheckpointReason.TOOL_RESULTS_COMMITTED, run_meta=run_meta(draft, SUSPENDED))
     else:
         await draft.commit(CheckpointReason.TOOL_RESULTS_COMMITTED)
-    return Suspended(draft.committed, decisions.waiting(draft.document), True, decisions.next_expiry(draft.document))
+    due = [time for time in (decisions.next_expiry(draft.document), wake_at) if time is not None]
+    return Suspended(draft.committed, decisions.waiting(draft.document), True, min(due, default=None))
 
 
 def run_meta(draft: Draft, reason: TerminationReason | None) -> RunMeta | None:

@@ -14,13 +14,14 @@ from typing import Any, Protocol
 
 from techrevati.agent.cancellation import Cancellation
 from techrevati.agent.events import AnyEvent, EventSink
+from techrevati.agent.loop.tool_runs import ToolRun, run_tool
 from techrevati.agent.model import ModelPort
 from techrevati.agent.subagents.port import SubAgents
 from techrevati.agent.suspension import ToolCallDecision
 from techrevati.agent.threads.changeset import ThreadChangeSet
 from techrevati.agent.threads.ids import NewId, new_id, unix_ms
 from techrevati.agent.tool_context import ToolCallContext
-from techrevati.agent.tools import Tool, ToolExecutionEffect
+from techrevati.agent.tools import Tool
 
 
 class Committer(Protocol):
@@ -32,16 +33,16 @@ class Committer(Protocol):
 
 
 class ToolRunner(Protocol):
-    """Executes one tool body; a driver journals here, by `ctx.call_id` and `ctx.attempt`."""
+    """Executes one tool body; a driver journals here (`journal`)."""
 
-    async def run(self, tool: Tool, arguments: Any, ctx: ToolCallContext) -> ToolExecutionEffect: ...
+    async def run(self, tool: Tool, arguments: Any, ctx: ToolCallContext) -> ToolRun: ...
 
 
 class InlineTools:
     """Calls the tool."""
 
-    async def run(self, tool: Tool, arguments: Any, ctx: ToolCallContext) -> ToolExecutionEffect:
-        return await tool.run(arguments, ctx)
+    async def run(self, tool: Tool, arguments: Any, ctx: ToolCallContext) -> ToolRun:
+        return await run_tool(tool, arguments, ctx)
 
 
 @dataclass(frozen=True, slots=True)

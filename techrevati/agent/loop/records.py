@@ -73,6 +73,8 @@ class LoopState(msgspec.Struct, frozen=True, omit_defaults=True):
         corrections: How often an end without the declared output was turned back.
         prefix: Text of the answer so far, when it comes in several pieces.
         stop: A stop that was asked for and lets the round finish, as a termination's wire form.
+        waited_ms: How long the run waited for answers from outside; a deadline does not count it.
+        parked_at_ms: Since when it does now.
         open_step: A step whose answer is stored and whose round is not; None otherwise.
     """
 
@@ -86,6 +88,8 @@ class LoopState(msgspec.Struct, frozen=True, omit_defaults=True):
     prefix: str = ""
     stop: dict[str, Any] | None = None
     open_step: int | None = None
+    waited_ms: int = 0
+    parked_at_ms: int | None = None
 
 
 class ToolCallState(msgspec.Struct, frozen=True, omit_defaults=True):

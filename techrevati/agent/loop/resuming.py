@@ -18,6 +18,7 @@ from techrevati.agent.loop.draft import Draft
 from techrevati.agent.loop.racing import cut_short_by
 from techrevati.agent.state.scope import cleanup_after_call
 from techrevati.agent.subagents.port import ChildEnd, SubAgentStatus, end_decision
+from techrevati.agent.subagents.state import children_of
 from techrevati.agent.suspension import ResumeAction, ResumeMode, SuspendedCall, ToolCallDecision, ToolCallResume
 from techrevati.agent.threads.changeset import CheckpointReason
 from techrevati.agent.threads.message import ToolCall
@@ -25,33 +26,44 @@ from techrevati.agent.tools import ToolResult
 
 
 async def hand_down(draft: Draft, given: Iterable[ToolCallDecision]) -> tuple[ToolCallDecision, ...]:
-    """Pass decisions that are for a waiting child's calls to the child; give the rest, with the ends of children."""
+    """Pass decisions that are for a child's calls to the child; give the rest, with the ends that are waited for."""
     children = draft.ports.children
-    held = [call for call in deciding.waiting(draft.document) if call.hold]
-    if children is None or not held:
-        return tuple(given)
     left = list(given)
-    for call in held:
-        view = await children.status(call.suspension.id)
+    held = {call.suspension.id: call for call in deciding.waiting(draft.document) if call.hold}
+    if children is None or not (held or left):
+        return tuple(left)
+    running = [run_id for run_id, c in children_of(draft.document).items() if c.status is SubAgentStatus.RUNNING]
+    for run_id in dict.fromkeys((*held, *running)):
+        view = await children.status(run_id)
         if view is None:
             continue
         ids = {pending.id for pending in view.pending}
         for decision in [d for d in left if d.target_id in ids]:
-            await children.decide(view.run_id, decision)
+            await children.decide(run_id, decision)
             left.remove(decision)
+        if (call := held.get(run_id)) is None:
+            continue
         if view.end is not None and view.end.epoch >= _epoch(call):
             left.append(_end_of(draft, call, view.end))
-        elif not view.alive:
+        elif view.end is None and not view.alive:
             left.append(_lost(draft, call))
     return tuple(left)
 
 
-async def stop_held(draft: Draft) -> None:
-    """Stop the children that the run waits for; those in the background go on."""
-    if draft.ports.children is not None:
-        for call in deciding.waiting(draft.document):
-            if call.hold:
-                await draft.ports.children.stop(call.suspension.id)
+async def close_held(draft: Draft, why: str) -> None:
+    """End the calls that hold the run, with the children they wait for; those in the background go on."""
+    for call in deciding.waiting(draft.document):
+        if not call.hold:
+            continue
+        if draft.ports.children is not None:
+            await draft.ports.children.stop(call.suspension.id)
+        state = records.call_state(draft.document, call.call_id)
+        if state is not None:
+            draft.apply(records.set_call(state.to(CallStatus.CANCELLED, now_ms=draft.now_ms())))
+        draft.apply(cleanup_after_call(draft.document, call.call_id))
+        result = ToolResult.error(call.tool_name, why)
+        message = wording.tool_message(draft.ports.new_id(), call.call_id, result)
+        applying.add_message(draft, message, draft.loop.steps)
 
 
 def _epoch(call: SuspendedCall) -> int:

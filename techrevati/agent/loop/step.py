@@ -28,7 +28,7 @@ from techrevati.agent.loop.inference import Answer, Broken, Failed, infer
 from techrevati.agent.loop.outcome import Continue, Finished, StepOutcome, Suspended
 from techrevati.agent.loop.phases import Asked, run_phase
 from techrevati.agent.loop.ports import Ports
-from techrevati.agent.loop.racing import CutShort, cut_short_by, let_go
+from techrevati.agent.loop.racing import DEADLINE, CutShort, cut_short_by, let_go
 from techrevati.agent.loop.request import assemble, gather, throttled
 from techrevati.agent.model import ModelRequest, StopReason, settled_stop_reason
 from techrevati.agent.retries import candidates
@@ -87,8 +87,13 @@ class _Step:
         self.agent, self.draft, self.ports = agent, draft, ports
         self.using_tools = False
         self.steering: list[str] = []
-        limit = agent.definition.deadline
-        self.deadline_ms = None if limit is None else draft.plan.started_at_ms + round(limit * 1000)
+
+    @property
+    def deadline_ms(self) -> int | None:
+        limit = self.agent.definition.deadline
+        if limit is None:
+            return None
+        return self.draft.plan.started_at_ms + self.draft.loop.waited_ms + round(limit * 1000)
 
     async def take(self) -> StepOutcome:
         try:
@@ -97,7 +102,7 @@ class _Step:
             self.draft.roll_back()
             if self.draft.step_id is not None:
                 self.draft.tell(events.StepEnd())
-            await resuming.stop_held(self.draft)
+            await resuming.close_held(self.draft, f"the run that waited for it has ended: {cut.reason.code}")
             if cut.reason.type == "cancelled":
                 note = wording.interrupted(self.ports.new_id(), using_tools=self.using_tools)
                 applying.add_message(self.draft, note, self.draft.loop.steps)
@@ -135,9 +140,12 @@ class _Step:
             return await self._round(self._open_calls(), draft.loop.open_step)
         waiting = deciding.waiting(draft.document)
         if any(call.hold for call in waiting):
-            return await finishing.park(draft)
+            return await self._hold()
+        if draft.loop.stop is not None:
+            return await self._finish(read_termination(draft.loop.stop))
         idle = self._is_waiting() or (opening and len(draft.messages) == draft.plan.initial_message_count)
-        if waiting and idle and not resumed and not self.steering:
+        progressed = any(report.suspended is None for report in resumed)
+        if waiting and idle and not progressed and not self.steering:
             return await self._wait()
         if opening and (fresh := [call for call in waiting if call.call_id not in known]):
             return await self._ask(fresh, resumed)
@@ -167,9 +175,12 @@ class _Step:
         return run is not None and run.status is RunStatus.WAITING
 
     def _run_on(self) -> None:
-        """A run that waited runs again: somebody answered, or steered it."""
+        """A run that waited runs again: somebody answered, or steered it.  Its deadline did not run meanwhile."""
         if self._is_waiting():
-            run_id = self.draft.identity.run_id
+            run_id, loop = self.draft.identity.run_id, self.draft.loop
+            if loop.parked_at_ms is not None:
+                waited = max(0, self.draft.now_ms() - loop.parked_at_ms)
+                self.draft.set_loop(parked_at_ms=None, waited_ms=loop.waited_ms + waited)
             self.draft.apply(
                 records.set_run(self.draft.document, run_id, RunStatus.RUNNING, now_ms=self.draft.now_ms())
             )
@@ -394,13 +405,12 @@ class _Step:
             if message_id is not None:
                 applying.tell_done(draft, report, message_id)
         applying.tell_state(draft)
-        stop = draft.loop.stop
-        draft.set_loop(open_step=None, stop=None)
+        draft.set_loop(open_step=None)
         await draft.commit(CheckpointReason.TOOL_RESULTS_COMMITTED)
         await self._take_in()
         if self.ports.cancellation.is_cancelled:
             raise CutShort(CANCELLED)
-        return await self._after_round({call.id for call in calls}, read_termination(stop) if stop else None)
+        return await self._after_round({report.call.id for report in reports})
 
     async def _reports(self, run: CallRun, calls: tuple[ToolCall, ...]) -> list[CallReport]:
         if self.agent.definition.tool_execution_mode is ToolExecutionMode.SEQUENTIAL:
@@ -409,12 +419,18 @@ class _Step:
         reports = await self._while_live(rounds.parallel(run, calls))
         return await rounds.settle(run, reports, mark)
 
-    async def _after_round(self, asked: set[str], stop: TerminationReason | None) -> StepOutcome:
-        waiting = deciding.waiting(self.draft.document)
+    async def _after_round(self, asked: set[str]) -> StepOutcome:
+        waiting, stop = deciding.waiting(self.draft.document), self.draft.loop.stop
         if any(call.hold for call in waiting):
-            return await finishing.park(self.draft)
+            return await self._hold()
         if waiting and asked <= {call.call_id for call in waiting}:
             return await self._finish(SUSPENDED)
         if stop is not None:
-            return await self._finish(stop)
+            return await self._finish(read_termination(stop))
         return await self._continue()
+
+    async def _hold(self) -> StepOutcome:
+        """Wait for what is part of the work, a child: the deadline runs on."""
+        if self.deadline_ms is not None and self.deadline_ms <= self.draft.now_ms():
+            raise CutShort(DEADLINE)
+        return await finishing.park(self.draft, wake_at=self.deadline_ms)

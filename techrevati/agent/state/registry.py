@@ -63,5 +63,12 @@ def _matches(pattern: tuple[Any, ...], path: Path) -> bool:
     )
 
 
-NO_LATTICES = LatticeRegistry()
+class _Empty(LatticeRegistry):
+    """Shared by all who know no lattices, so nobody may add one."""
+
+    def register(self, path: tuple[Any, ...], lattice: Any) -> None:
+        raise TypeError("NO_LATTICES is everybody's: make a LatticeRegistry of your own")
+
+
+NO_LATTICES: LatticeRegistry = _Empty()
 """Nothing is registered here, ever."""

@@ -94,12 +94,12 @@ class LocalSubAgents:
     def _ask(self, child: ChildStart, calls: tuple[SuspendedCall, ...]) -> None:
         """Show what the child asks to whoever follows its parent, and the parent's parent."""
         handle = self._handles.get(child.run_id)
-        if child.call_id is None or handle is None:
+        if handle is None:
             return
         fresh = [call for call in calls if not call.hold and call.pending.id not in handle.started]
         handle.started.extend(call.pending.id for call in fresh)
         above: ChildStart | None = child
-        while above is not None and above.call_id is not None:
+        while above is not None:
             parent = self._home.stream(above.parent_run_id)
             if parent is not None:
                 for shown in (call.pending for call in fresh):

@@ -6,6 +6,7 @@ Kept by the write that stores the change, so that index and thread never disagre
 from msgspec.structs import replace
 
 from techrevati.agent.threads.changeset import ThreadChangeSet
+from techrevati.agent.threads.errors import RunElsewhere
 from techrevati.agent.threads.runs import RunRecord
 
 
@@ -13,7 +14,12 @@ def indexed(known: RunRecord | None, thread_id: str, change: ThreadChangeSet, no
     """Give the run's record after a change; None while nothing was ever said about the run.
 
     The parents are set once.  A change without `run_meta` only shows that the run lives.
+
+    Raises:
+        RunElsewhere: the run is another thread's.
     """
+    if known is not None and known.thread_id != thread_id:
+        raise RunElsewhere(change.run_id, known.thread_id, thread_id)
     meta = change.run_meta
     if meta is None:
         return None if known is None else replace(known, updated_at=now_ms)

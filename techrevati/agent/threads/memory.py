@@ -6,7 +6,7 @@ from threading import Lock
 from msgspec.structs import replace
 
 from techrevati.agent.threads.changeset import ThreadChangeSet
-from techrevati.agent.threads.errors import HistoryGone, RunElsewhere, ThreadExists, ThreadNotFound
+from techrevati.agent.threads.errors import HistoryGone, ThreadExists, ThreadNotFound
 from techrevati.agent.threads.history import Dated, thread_at
 from techrevati.agent.threads.ids import Clock, checked_id, unix_ms
 from techrevati.agent.threads.index import indexed
@@ -91,8 +91,11 @@ class InMemoryThreadStore(ThreadStore, ThreadSync):
 
     async def load_run(self, run_id: str) -> RunRecord | None:
         with self._lock:
-            home = self._run_homes.get(run_id)
-            return None if home is None else self._threads[home].runs.get(run_id)
+            return self._run(run_id)
+
+    def _run(self, run_id: str) -> RunRecord | None:
+        home = self._run_homes.get(run_id)
+        return None if home is None else self._threads[home].runs[run_id]
 
     async def list_runs(self, query: RunQuery = FIRST_RUNS) -> Page[RunRecord]:
         with self._lock:
@@ -121,17 +124,13 @@ class InMemoryThreadStore(ThreadStore, ThreadSync):
             held_to(precondition, thread_id, stored.log.version)
             if change.is_empty:
                 return stored.log.version
-            home = self._run_homes.get(change.run_id, thread_id)
-            if home != thread_id:
-                raise RunElsewhere(change.run_id, home, thread_id)
             now = self._clock()
-            record = indexed(stored.runs.get(change.run_id), thread_id, change, now)
-            version = stored.log.add(change, now)
-            stored.changes.append((change, now))
+            record = indexed(self._run(change.run_id), thread_id, change, now)
+            stored.changes.append((stored.log.add(change, now), now))
             if record is not None:
                 stored.runs[change.run_id] = record
                 self._run_homes[change.run_id] = thread_id
-            return version
+            return stored.log.version
 
     async def save(self, thread: Thread) -> int:
         checked_id(thread.id)

@@ -128,7 +128,7 @@ class ThreadSync(Protocol):
     """Following a thread."""
 
     async def load_deltas(self, thread_id: str, after_version: int) -> Sequence[ThreadChangeSet]:
-        """Give the changes since a version, in order.
+        """Give the changes since a version, in order, without the messages that were known before.
 
         Raises:
             ThreadNotFound, HistoryGone: as they say.

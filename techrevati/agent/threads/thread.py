@@ -4,6 +4,7 @@ thread ──changeset──▶ thread'      snapshot? state is replaced, patche
                                    messages append (known ids are skipped), patches append
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -100,23 +101,28 @@ class ThreadLog:
         """The messages, to be read only."""
         return self._messages
 
-    def add(self, change: ThreadChangeSet, now_ms: int) -> int:
-        """Take in a change; gives the new version."""
+    def add(self, change: ThreadChangeSet, now_ms: int) -> ThreadChangeSet:
+        """Take in a change; gives what of it was new: without the messages that were known."""
+        known = len(self._messages)
         if change.snapshot is not None:  # it was taken after the change's own patches: it has them already
             self._state = change.snapshot
             self._patches.clear()
         else:
             self._patches.extend(change.patches)
-        for message in change.messages:
-            if message.id not in self._ids:
-                self._ids.add(message.id)
-                self._messages.append(message)
+        self._messages.extend(self._unseen(change.messages))
         if self._parent is None and change.run_meta is not None:
             self._parent = change.run_meta.parent_thread_id
         self._metadata = msgspec.structs.replace(
             self._metadata, version=self.version + 1, updated_at=now_ms, version_timestamp=now_ms
         )
-        return self.version
+        brought = tuple(self._messages[known:])
+        return change if len(brought) == len(change.messages) else msgspec.structs.replace(change, messages=brought)
+
+    def _unseen(self, messages: Iterable[Message]) -> Iterator[Message]:
+        for message in messages:
+            if message.id not in self._ids:
+                self._ids.add(message.id)
+                yield message
 
     def thread(self) -> Thread:
         """Give the thread as it stands."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from techrevati.store.errors import BadName
 from techrevati.store.keys import check_role, check_tenant
 
-_NAME = re.compile(r"[^{}\x00-\x1f\x7f]{1,200}")
+_NAME = re.compile(r"[^{}\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 RULE = "1-200 bytes without braces or control characters"
 
 
@@ -19,7 +19,7 @@ def check_name(what: str, name: str) -> str:
     Raises:
         BadName: it is empty, over 200 bytes, or has braces or control characters.
     """
-    if not _NAME.fullmatch(name) or len(name.encode("utf-8", "surrogatepass")) > 200:
+    if not _NAME.fullmatch(name) or len(name.encode()) > 200:
         raise BadName(what, name, RULE)
     return name
 

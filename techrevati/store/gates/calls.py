@@ -229,6 +229,7 @@ class Terms:
         return flat
 
     def admit(self, ask: Ask, costs: Mapping[str, float]) -> Call[Verdict]:
+        self.check(costs)
         version, epoch, horizon, slots, permits, pace, stage, stages = self._admit
         args: tuple[Arg, ...] = (
             version,

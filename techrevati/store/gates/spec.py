@@ -234,7 +234,8 @@ class GateSpec:
     @property
     def text(self) -> str:
         """What the fleet shares of it, as JSON: the same for equal gates."""
-        return _encode(self.shared()).decode()
+        plain = msgspec.json.decode(_encode(self.shared()), type=_Shared)  # 500 and 500.0 are one limit
+        return _encode(plain).decode()
 
     @property
     def digest(self) -> str:

@@ -156,7 +156,7 @@ if slots > 0 then
       drop(booking)
     end
     local latency = tonumber(h[13] or 0)
-    if latency <= 0 then latency = 1000000 end
+    latency = latency > 0 and max(latency, 10000) or 1000000
     local at = ceil(max(NOW, tonumber(h[14] or 0)) + latency / top)
     if booking ~= '' and at - NOW <= reach then
       set('sa', at)

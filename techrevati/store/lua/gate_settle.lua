@@ -61,7 +61,8 @@ if G.due > 0 and NOW >= G.due then
 end
 if record == '-' then return answer(0) end
 for i = 1, N do
-  if AMOUNT[i] ~= 0 then shift(i, ZERO, AMOUNT[i]) end
+  -- Of a call that is not known any more, nothing flows back; what it owes is owed.
+  if AMOUNT[i] < 0 or (AMOUNT[i] > 0 and record) then shift(i, ZERO, AMOUNT[i]) end
 end
 local outcome, slow, overload = ARGV[8], ARGV[9] == '1', ARGV[10] == '1'
 if record then

@@ -19,7 +19,7 @@ KEEP = 10 * S
 GRACE = 5 * S
 """A booking of no bucket is honoured while late by less."""
 SWEPT, PROMOTED, REPORTERS = 128, 64, 128
-SWEEP_EVERY = 20_000
+SWEEP_EVERY, LATENCY_MIN = 20_000, 10_000
 PRIORITY = 30 * S
 """A step of priority is worth so long a wait."""
 CLOSED, OPEN, HALF_OPEN = 0, 1, 2

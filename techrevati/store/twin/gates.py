@@ -18,6 +18,7 @@ from techrevati.store.twin.gate_state import (
     FORCED_OPEN,
     HALF_OPEN,
     KEEP,
+    LATENCY_MIN,
     OPEN,
     PRIORITY,
     PROMOTED,
@@ -235,7 +236,8 @@ def gate_admit(
             if paid == "f":
                 give_back(g, now, parts, booking, record)
                 drop(g, booking)
-            at = math.ceil(max(now, g.slot_at) + (g.latency if g.latency > 0 else float(S)) / top)
+            latency = max(g.latency, LATENCY_MIN) if g.latency > 0 else float(S)
+            at = math.ceil(max(now, g.slot_at) + latency / top)
             if booking != "" and at - now <= reach:
                 g.slot_at = at
                 book(g, booking, f"s {at}", at + grace_of([]))
@@ -338,7 +340,8 @@ def gate_settle(
     if record == "-":
         return answer(0)
     for part in parts:
-        if part.amount != 0:
+        # Of a call that is not known any more, nothing flows back; what it owes is owed.
+        if part.amount < 0 or (part.amount > 0 and record is not None):
             shift(g, part, zero, part.amount)
     if record is not None:
         busy = g.used

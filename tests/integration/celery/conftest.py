@@ -13,7 +13,7 @@ from typing import Any, Protocol, Self
 import pytest
 import redis
 
-from techrevati.fleet.celery_app import FleetCelery, make_celery
+from techrevati.fleet.celery.app import FleetCelery, make_celery
 from tests.integration.celery.sample_tasks import register
 
 ROOT = Path(__file__).parents[3]

@@ -6,8 +6,8 @@ from typing import Any
 
 from celery import bootsteps
 
-from techrevati.fleet.celery_app import make_celery
-from techrevati.fleet.watchdogs import WatchdogLimits
+from techrevati.fleet.celery.app import make_celery
+from techrevati.fleet.celery.watchdogs import WatchdogLimits
 from tests.integration.celery.sample_tasks import register
 
 FLEET, URL = os.environ["SAMPLE_FLEET"], os.environ["SAMPLE_URL"]

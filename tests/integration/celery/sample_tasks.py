@@ -8,8 +8,8 @@ from typing import Any
 import celery
 import redis
 
-from techrevati.fleet.async_task import AsyncTask
-from techrevati.fleet.celery_app import FleetCelery
+from techrevati.fleet.celery.app import FleetCelery
+from techrevati.fleet.celery.async_task import AsyncTask
 
 
 class Recorder:

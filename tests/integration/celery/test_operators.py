@@ -4,7 +4,7 @@ import threading
 import time
 from contextlib import suppress
 
-from techrevati.fleet.celery_app import FleetCelery
+from techrevati.fleet.celery.app import FleetCelery
 from tests.integration.celery.conftest import StartWorker, wait_until
 
 

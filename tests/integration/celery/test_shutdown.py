@@ -4,7 +4,7 @@ import json
 import signal
 import time
 
-from techrevati.fleet.tickets import capture_template
+from techrevati.fleet.celery.tickets import capture_template
 from tests.integration.celery.conftest import StartWorker
 
 

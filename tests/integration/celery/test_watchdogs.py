@@ -5,8 +5,8 @@ import signal
 import pytest
 from redis.exceptions import RedisError
 
-from techrevati.fleet.tickets import send_ticket
-from techrevati.fleet.watchdogs import EX_SOFTWARE
+from techrevati.fleet.celery.tickets import send_ticket
+from techrevati.fleet.celery.watchdogs import EX_SOFTWARE
 from techrevati.store.embedded import EmbeddedRedis
 from tests.integration.celery.conftest import StartWorker, Worker, wait_until
 

@@ -3,7 +3,7 @@
 import json
 import time
 
-from techrevati.fleet.tickets import capture_template, role_queue, send_ticket
+from techrevati.fleet.celery.tickets import capture_template, role_queue, send_ticket
 from tests.integration.celery.conftest import StartWorker, wait_until
 
 

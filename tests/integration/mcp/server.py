@@ -127,6 +127,14 @@ async def ask(question: str, answer: Annotated[CreateMessageResult, Resolve(put)
 
 
 @server.tool()
+def seen(ctx: Context) -> dict[str, str | None]:
+    """Tell what came with the request."""
+    meta = ctx.request_context.meta or {}
+    key = meta.get("techrevati/idempotency-key")
+    return {"key": str(key) if key else None, "authorization": (ctx.headers or {}).get("authorization")}
+
+
+@server.tool()
 async def learn(ctx: Context, name: str) -> str:
     """Offer one more tool from now on."""
 

@@ -90,6 +90,13 @@ async def test_12_6_refresh_looks_at_once(stdio: StdioServer) -> None:
         assert "mcp__desk__other" in await connection.refresh()
 
 
+async def test_12_6_a_list_may_be_looked_at_now_and_then(stdio: StdioServer) -> None:
+    patience = Patience(connect=15.0, call=10.0, refresh=0.1)
+    async with McpConnection(stdio, patience=patience, protocol="legacy") as connection:
+        await connection.call("learn", {"name": "quietly"})  # says so only to subscribers, which this protocol lacks
+        await until(lambda: "mcp__desk__quietly" in connection.tools, "the list was not looked at again")
+
+
 async def test_12_6_two_tools_that_would_have_one_id_are_refused_and_the_good_list_stays(stdio: StdioServer) -> None:
     async with McpConnection(stdio, patience=QUICK) as connection:
         await connection.call("learn", {"name": "files.read_all"})
@@ -180,3 +187,41 @@ async def test_12_6_a_closed_connection_refuses_calls_and_leaves_no_process(stdi
         os.kill(pid, 0)
     with pytest.raises(McpUnavailable, match="closed"):
         await connection.call("who", {})
+
+
+async def test_12_6_a_program_that_hangs_is_started_again(stdio: StdioServer) -> None:
+    patience = Patience(connect=3.0, call=0.5, backoff=0.05)
+    async with McpConnection(stdio, patience=patience) as connection:
+        first = int(text(await connection.call("who", {})))
+        os.kill(first, signal.SIGSTOP)
+        with pytest.raises(MCPError, match="timed out"):
+            await connection.call("who", {})
+        await until(lambda: connection.connects == 2, "it was not started again", 30)
+        assert int(text(await connection.call("who", {}))) != first
+    with pytest.raises(ProcessLookupError):
+        os.kill(first, 0)
+
+
+async def test_12_6_a_slow_tool_is_not_taken_for_a_hung_server(stdio: StdioServer) -> None:
+    async with McpConnection(stdio, patience=QUICK) as connection:
+        other = asyncio.create_task(connection.call("slow", {"seconds": 1.5}))
+        for _ in range(3):
+            with pytest.raises(MCPError, match="timed out"):
+                await connection.call("slow", {"seconds": 30}, timeout=0.1)
+        assert text(await other) == "at last"
+        assert connection.connects == 1
+
+
+async def test_12_6_closing_does_not_wait_for_a_server_that_hangs(stdio: StdioServer) -> None:
+    began = 0.0
+    async with McpConnection(stdio, patience=Patience(connect=60.0)) as connection:
+        pid = int(text(await connection.call("who", {})))
+        os.kill(pid, signal.SIGSTOP)
+        looking = asyncio.create_task(connection.refresh())
+        await asyncio.sleep(0)
+        began = time.monotonic()
+    assert time.monotonic() - began < 20
+    with pytest.raises(McpUnavailable):
+        await looking
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)

@@ -1,6 +1,9 @@
 """MCP tools as an agent's tools, against a real server."""
 
+import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,11 +12,14 @@ from techrevati.agent.behaviours.mcp.names import DuplicateTool
 from techrevati.agent.behaviours.mcp.sampling import answer_with
 from techrevati.agent.behaviours.mcp.servers import Patience, StdioServer
 from techrevati.agent.behaviours.mcp.tool import tool_set
+from techrevati.agent.behaviours.permissions import Permissions
 from techrevati.agent.context import RunIdentity
 from techrevati.agent.model import InferenceError, ModelRequest, OnEvent, StopReason, StreamResult
 from techrevati.agent.policy import RunPolicy
 from techrevati.agent.tool_context import ToolCallContext
 from techrevati.agent.tools import ToolError, ToolProgress, ToolResult, ToolSet, ToolStatus
+from tests.integration.mcp.conftest import WebServer
+from tests.unit.agent.scripted import Script, World, agent, calls, said, tool_results, types
 
 QUICK = Patience(connect=15.0, call=3.0, backoff=0.05)
 
@@ -121,7 +127,7 @@ class Scripted:
         return answer
 
 
-def said(request: ModelRequest) -> Sequence[tuple[str, str]]:
+def texts(request: ModelRequest) -> Sequence[tuple[str, str]]:
     return [(message.role.value, message.content) for message in request.messages]
 
 
@@ -132,7 +138,46 @@ async def test_12_6_a_server_may_ask_our_model_only_when_it_is_given_one(stdio: 
     async with McpConnection(stdio, patience=QUICK, sampling=ours, protocol=protocol) as connection:
         given = await call(tool_set(connection), "mcp__desk__ask", {"question": "why?"})
         assert given.data == {"result": "m1 says 42"}
-        assert said(model.asked[0]) == [("system", "Be short."), ("user", "why?")]
+        assert texts(model.asked[0]) == [("system", "Be short."), ("user", "why?")]
         assert model.asked[0].options["max_tokens"] == 20, "the server asked for 50"
     async with McpConnection(stdio, patience=QUICK, protocol=protocol) as connection:
         assert (await call(tool_set(connection), "mcp__desk__ask", {"question": "why?"})).is_error
+
+
+async def test_12_6_a_run_goes_on_when_a_server_dies_under_one_of_its_calls(stdio: StdioServer, notes: Path) -> None:
+    async with McpConnection(stdio, patience=QUICK) as connection:
+        model = Script(
+            calls(("c1", "mcp__desk__add", {"a": 2, "b": 3}), ("c2", "mcp__desk__die", {})),
+            calls(("c3", "mcp__desk__who", {})),
+            said("done"),
+        )
+        world = World(model, agent(tools=tuple(tool_set(connection).values())))
+        stream = await world.start()
+        async with asyncio.timeout(40):
+            events = [envelope async for envelope in stream.events]
+        results = tool_results((await world.thread()).messages)
+        assert results["c2"]["data"]["error"]["code"] == "mcp_connection_lost"
+        assert results["c3"]["data"]["result"] > 0, "the program was started again"
+        assert notes.read_text("utf-8").splitlines() == ["die", "who"]
+        assert types(events)[-1] == "run_finish"
+        assert connection.connects == 2
+
+
+async def test_12_6_tools_of_servers_are_held_to_permissions_like_any_other(stdio: StdioServer) -> None:
+    async with McpConnection(stdio, patience=QUICK) as connection:
+        gate = Permissions(["deny mcp__desk__die*", "allow mcp__desk__*"])
+        model = Script(calls(("c1", "mcp__desk__die", {})), said("done"))
+        world = World(model, agent(tools=tuple(tool_set(connection).values()), behaviors=(gate,)))
+        await world.run()
+        assert "mcp__desk__die" not in {each.id for each in model.requests[0].tools}
+        assert "mcp__desk__add" in {each.id for each in model.requests[0].tools}
+        assert connection.connects == 1, "the call was never made"
+
+
+@pytest.mark.parametrize("protocol", ["auto", "legacy"])
+async def test_12_6_every_call_carries_its_idempotency_key_and_our_headers(web: WebServer, protocol: str) -> None:
+    place = replace(web.place, headers={"authorization": "Bearer x"})
+    async with McpConnection(place, patience=QUICK, protocol=protocol) as connection:
+        given = await call(tool_set(connection), "mcp__desk__seen", {})
+        assert given.data == {"key": "c1", "authorization": "Bearer x"}
+        assert given.metadata["mcp.transport"] == "streamable_http"

@@ -1,8 +1,10 @@
 """The two clients: a flushed script cache, a Redis that restarts, callers that give up (protocol 3, 13)."""
 
 import asyncio
+import multiprocessing
 import pickle
 import socket
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -235,3 +237,36 @@ def test_an_error_survives_a_process_border(name: str) -> None:
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is type(error)
     assert (str(again), vars(again)) == (str(error), vars(error))
+
+
+# The blocking client's own connections.
+
+
+def test_an_idle_connection_that_was_closed_is_replaced_at_once(desk: Desk, server: EmbeddedRedis) -> None:
+    def never(seconds: float) -> None:
+        raise AssertionError(f"waited {seconds} s")
+
+    with SyncStore(server.url, now_us=lambda: desk.now, sleep=never) as store:
+        assert store.run(beginning(desk, "r1")).created
+        desk.store.command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert store.run(beginning(desk, "r2")).created
+
+
+def test_a_fork_does_not_share_its_parents_connection(desk: Desk) -> None:
+    desk.start("before")
+    context = multiprocessing.get_context("fork")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other tests of this process left threads
+        child = context.Process(target=lambda: [desk.store.command("ECHO", "child") for _ in range(200)])
+        child.start()
+    assert [desk.store.command("ECHO", f"parent{n}") for n in range(200)] == [f"parent{n}" for n in range(200)]
+    child.join(30)
+    assert child.exitcode == 0
+
+
+def test_one_of_many_that_fails_says_so_and_breaks_nothing(desk: Desk) -> None:
+    desk.store.command("SET", "text", "x")
+    with pytest.raises(errors.ScriptFault, match="WRONGTYPE"):
+        desk.store.commands([("PING",), ("LPUSH", "text", "y"), ("PING",)])
+    assert desk.store.commands([("GET", "text"), ("PING",)]) == ["x", "PONG"]
+    desk.store.command("DEL", "text")

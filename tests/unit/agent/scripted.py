@@ -10,7 +10,6 @@ from techrevati.agent.behavior import AgentBehavior
 from techrevati.agent.building import build
 from techrevati.agent.definition import AgentDefinition
 from techrevati.agent.driver import Driver
-from techrevati.agent.events import Envelope
 from techrevati.agent.loop.outcome import Finished, Suspended
 from techrevati.agent.model import (
     CallPiece,
@@ -116,7 +115,7 @@ class World:
     def __init__(self, model: Any, *definitions: AgentDefinition, store: Any = None, **ports: Any) -> None:
         self.clock = Clock()
         self.model = model
-        self.store = store or InMemoryThreadStore(clock=self.clock)
+        self.store: Any = store or InMemoryThreadStore(clock=self.clock)
         self.agents = {d.id: build(d) for d in definitions}
         self.driver = Driver(
             self.store,
@@ -139,7 +138,7 @@ class World:
         request = RunRequest(agent_id=agent_id, thread_id=thread, messages=messages, **options)
         return await self.driver.start(request, **driver_options)
 
-    async def run(self, text: str | None = "hello", **options: Any) -> tuple[Finished | Suspended, list[Envelope]]:
+    async def run(self, text: str | None = "hello", **options: Any) -> tuple[Finished | Suspended, list[Any]]:
         """Run to the end; give the outcome and every event."""
         stream = await self.start(text, **options)
         async with asyncio.timeout(10):
@@ -159,11 +158,11 @@ def agent(**options: Any) -> AgentDefinition:
     return AgentDefinition(**{"id": "a", "model": "m", "instructions": "Be good.", **options})
 
 
-def types(events: Iterable[Envelope]) -> list[str]:
+def types(events: Iterable[Any]) -> list[str]:
     return [envelope.event.type for envelope in events]
 
 
-def of_type(events: Iterable[Envelope], kind: type[Any]) -> list[Any]:
+def of_type(events: Iterable[Any], kind: type[Any]) -> list[Any]:
     return [envelope.event for envelope in events if isinstance(envelope.event, kind)]
 
 

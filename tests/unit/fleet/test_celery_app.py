@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 from kombu.connection import Connection
 
-from techrevati.fleet.bootsteps import ConsumerStalled, CoroutineRun, waiting_work
-from techrevati.fleet.broker import UnsupportedBroker, broker_options, broker_url, is_redis
-from techrevati.fleet.celery_app import make_celery
-from techrevati.fleet.loop_thread import LoopDidNotStart
-from techrevati.fleet.pool import TaskPool
-from techrevati.fleet.tickets import TASK
-from techrevati.fleet.transport import decode_message, room
+from techrevati.fleet.celery.app import make_celery
+from techrevati.fleet.celery.bootsteps import ConsumerStalled, CoroutineRun, waiting_work
+from techrevati.fleet.celery.broker import UnsupportedBroker, broker_options, broker_url, is_redis
+from techrevati.fleet.celery.loop_thread import LoopDidNotStart
+from techrevati.fleet.celery.pool import TaskPool
+from techrevati.fleet.celery.tickets import TASK
+from techrevati.fleet.celery.transport import decode_message, room
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_options_fit_the_transport() -> None:
 def test_app_knows_all_a_worker_needs() -> None:
     app = make_celery("newsroom", broker_url="unix:///r.sock", role="writer", concurrency=77)
     conf: Any = app.conf
-    assert conf.worker_pool == "techrevati.fleet.pool:TaskPool"
+    assert conf.worker_pool == "techrevati.fleet.celery.pool:TaskPool"
     assert conf.worker_concurrency == 77
     assert list(app.amqp.queues) == ["newsroom.role.writer"]
     assert (conf.task_acks_late, conf.worker_prefetch_multiplier) == (True, 1)
@@ -62,7 +62,7 @@ def test_app_knows_all_a_worker_needs() -> None:
     assert conf.worker_enable_remote_control is False
     assert conf.worker_soft_shutdown_timeout == 30.0
     assert TASK in app.tasks
-    assert app.connection_for_read().transport_cls == "techrevati.fleet.transport:TicketTransport"
+    assert app.connection_for_read().transport_cls == "techrevati.fleet.celery.transport:TicketTransport"
     assert app.connection_for_write().transport_cls == "redis"
     assert app.techrevati_draining() is False
     app.techrevati_pool = TaskPool(limit=1, app=app)

@@ -14,13 +14,13 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from techrevati.fleet.async_task import AsyncTask
-from techrevati.fleet.celery_app import FleetCelery, make_celery
-from techrevati.fleet.doorbell import Doorbell
-from techrevati.fleet.loop_thread import LoopDidNotStart, Places
-from techrevati.fleet.pool import TaskPool
-from techrevati.fleet.sync_threads import SyncThreads
-from techrevati.fleet.tracer import Call, TicketContext, current_request
+from techrevati.fleet.celery.app import FleetCelery, make_celery
+from techrevati.fleet.celery.async_task import AsyncTask
+from techrevati.fleet.celery.doorbell import Doorbell
+from techrevati.fleet.celery.loop_thread import LoopDidNotStart, Places
+from techrevati.fleet.celery.pool import TaskPool
+from techrevati.fleet.celery.sync_threads import SyncThreads
+from techrevati.fleet.celery.tracer import Call, TicketContext, current_request
 
 
 class Body(AsyncTask):

@@ -13,9 +13,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from techrevati.fleet.async_task import CanvasRefused, refused
-from techrevati.fleet.celery_app import FleetCelery, make_celery
-from techrevati.fleet.tickets import PLACEHOLDER, TASK, BadTemplate, NothingServes, capture_template
+from techrevati.fleet.celery.app import FleetCelery, make_celery
+from techrevati.fleet.celery.async_task import CanvasRefused, refused
+from techrevati.fleet.celery.tickets import PLACEHOLDER, TASK, BadTemplate, NothingServes, capture_template
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import pytest
 
-from techrevati.fleet.watchdogs import (
+from techrevati.fleet.celery.watchdogs import (
     EX_SOFTWARE,
     Lag,
     LoopWatchdog,

@@ -25,7 +25,7 @@ from mcp.client import Client
 from mcp.client.session import SamplingFnT
 from mcp.client.subscriptions import ListenNotSupportedError
 from mcp.shared.exceptions import MCPError
-from mcp.types import CONNECTION_CLOSED, CallToolResult, Tool, ToolListChangedNotification
+from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT, CallToolResult, Tool, ToolListChangedNotification
 
 from techrevati.agent.behaviours.mcp.names import tool_ids
 from techrevati.agent.behaviours.mcp.servers import McpServer, Patience, Streams
@@ -34,6 +34,9 @@ from techrevati.agent.errors import AgentError
 log = logging.getLogger(__name__)
 
 OnProgress = Callable[[float, float | None, str | None], None]
+IDEMPOTENCY_KEY = "techrevati/idempotency-key"
+"""In a call's ``_meta``: the same for every attempt of one tool call."""
+_CLOSING = 10.0  # s; a program has 4 of them to end by itself
 _MOST_PAGES = 100
 _NO_SESSION = re.compile(r"session( id)? (not found|terminated|expired|unknown)|(no valid|unknown) session", re.I)
 
@@ -116,7 +119,10 @@ class McpConnection:
         for event in (self._lost, self._wanted, self._stale):
             event.set()
         if self._owner is not None:
-            await asyncio.wait([self._owner])
+            done, _pending = await asyncio.wait([self._owner], timeout=_CLOSING)
+            if not done:  # it waits for a server that hangs
+                self._owner.cancel()
+                await asyncio.wait([self._owner])
 
     async def refresh(self) -> Mapping[str, Tool]:
         """Look at the server's tools now, and give them; what runs already keeps the ones it has.
@@ -139,8 +145,11 @@ class McpConnection:
         on_progress: OnProgress | None = None,
         timeout: float | None = None,
         repeatable: bool = False,
+        idempotency_key: str | None = None,
     ) -> CallToolResult:
         """Call a tool by the server's own name for it, waiting for a lost server to come back.
+
+        The idempotency key, if there is one, travels in the request's ``_meta``.
 
         Raises:
             McpUnavailable: it does not come back in time; the call was not made.
@@ -153,14 +162,17 @@ class McpConnection:
                 on_progress(progress, total, message)
 
         limit = self.patience.call if timeout is None else timeout
+        meta: Any = None if idempotency_key is None else {IDEMPOTENCY_KEY: idempotency_key}
         for is_last in (False, True):
             client = await self._connected()
             lost, down = self._lost, self._down
             self._in_flight += 1
             try:
-                return await client.call_tool(tool, dict(arguments), limit, tell)
+                return await client.call_tool(tool, dict(arguments), limit, tell, meta=meta)
             except (MCPError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
                 if not _is_loss(error):
+                    if _is_timeout(error):
+                        self._stale.set()  # slow, or hung?  The owner looks whether it still lists its tools
                     raise
                 alone = self._in_flight == 1 and not lost.is_set()
                 lost.set()
@@ -231,6 +243,7 @@ class McpConnection:
             client = Client(
                 streams,
                 mode=self._protocol,
+                read_timeout_seconds=self.patience.connect,
                 sampling_callback=self._sampling,
                 message_handler=self._hear,
                 cache=None,
@@ -264,6 +277,8 @@ class McpConnection:
                     self.tools = await self._list(client)
                 except (MCPError, AgentError) as error:  # the last good look stands
                     log.warning("MCP server %s: its tools cannot be listed: %s", self.server.name, error)
+                    if _is_timeout(error):
+                        lost.set()
         finally:
             gone.cancel()
 
@@ -298,6 +313,10 @@ class McpConnection:
 
 def _is_loss(error: Exception) -> bool:
     return not isinstance(error, MCPError) or error.code == CONNECTION_CLOSED or _is_session_gone(error)
+
+
+def _is_timeout(error: Exception) -> bool:
+    return isinstance(error, MCPError) and error.code == REQUEST_TIMEOUT
 
 
 def _is_session_gone(error: Exception) -> bool:

@@ -49,7 +49,11 @@ class McpTool:
         name = self._descriptor.id
         try:
             answer = await self._connection.call(
-                self._tool.name, arguments or {}, on_progress=progress, repeatable=self.repeatable
+                self._tool.name,
+                arguments or {},
+                on_progress=progress,
+                repeatable=self.repeatable,
+                idempotency_key=ctx.idempotency_key,
             )
         except McpUnavailable as error:
             return self._failed(str(error), "mcp_unavailable")

@@ -64,20 +64,24 @@ def decide(tool: str, arguments: Mapping[str, Any], layers: Sequence[Layer]) -> 
     found = match([rule for layer in layers for rule in layer.rules], tool, arguments)
     if found is not None and found.effect is Effect.DENY:
         return found
-    if any(layer.is_corrupt for layer in layers):
-        return Verdict(Effect.ASK)
+    corrupt = any(layer.is_corrupt for layer in layers)
     verdict = Verdict(Effect.ALLOW)
     for layer in layers:
         if verdict.effect is Effect.DENY:  # by default, further up: nobody below was ever asked about it
             break
         own = match(layer.policy.rules, tool, arguments) or Verdict(layer.policy.default)
         answered = match(layer.remembered, tool, arguments)
-        if answered is not None and answered.effect is Effect.ALLOW:
+        if answered is None or (corrupt and answered.effect is Effect.ALLOW):
+            verdict = _stricter(verdict, own)
+        elif answered.effect is Effect.ALLOW:
             verdict = answered
         else:
-            asked = [own] if answered is None else [answered, own]
-            verdict = min([*asked, verdict], key=lambda each: _STRICT.index(each.effect))
-    return verdict
+            verdict = _stricter(verdict, _stricter(answered, own))
+    return Verdict(Effect.ASK) if corrupt and verdict.effect is Effect.ALLOW else verdict
+
+
+def _stricter(one: Verdict, other: Verdict) -> Verdict:
+    return min(other, one, key=lambda each: _STRICT.index(each.effect))
 
 
 def hidden(tools: Iterable[str], layers: Sequence[Layer]) -> list[str]:

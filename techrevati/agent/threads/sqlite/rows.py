@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from techrevati.agent.threads.changeset import ThreadChangeSet
-from techrevati.agent.threads.errors import HistoryGone, NoSuchVersion, RunElsewhere, ThreadExists, ThreadNotFound
+from techrevati.agent.threads.errors import HistoryGone, NoSuchVersion, ThreadExists, ThreadNotFound
 from techrevati.agent.threads.ids import Clock
 from techrevati.agent.threads.index import indexed
 from techrevati.agent.threads.message import Message
@@ -184,10 +184,7 @@ class ThreadRows:
         return version
 
     def _index(self, thread_id: str, change: ThreadChangeSet, now_ms: int) -> None:
-        known = self.run(change.run_id)
-        if known is not None and known.thread_id != thread_id:
-            raise RunElsewhere(change.run_id, known.thread_id, thread_id)
-        run = indexed(known, thread_id, change, now_ms)
+        run = indexed(self.run(change.run_id), thread_id, change, now_ms)
         if run is None:
             return
         facts = (run.parent_run_id, run.status, run.termination_code, run.origin, run.created_at, run.updated_at)

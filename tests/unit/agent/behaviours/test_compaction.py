@@ -18,6 +18,7 @@ from techrevati.agent.behaviours.compaction import (
     cut,
     open_calls,
 )
+from techrevati.agent.behaviours.offload import OffloadPolicy
 from techrevati.agent.behaviours.rounds import is_whole
 from techrevati.agent.behaviours.summary import chunks
 from techrevati.agent.history import model_view
@@ -251,3 +252,14 @@ def test_12_1_wherever_history_is_cut_no_round_is_broken(data: st.DataObject) ->
 
 def test_12_1_the_state_is_json() -> None:
     assert msgspec.json.decode(msgspec.json.encode(CompactionState().write())) == {"summary": ""}
+
+
+async def test_12_1_what_is_only_previewed_counts_as_its_preview() -> None:
+    rounds = [m for n in range(5) for m in (asking(str(n)), Message.tool("abc " * 3000, str(n)))]
+    silent = Scripted()
+    behaviour = Compaction(silent, "small", policy_with(threshold=5000), offload=OffloadPolicy())
+    found = await behaviour.before_inference(ctx(Phase.BEFORE_INFERENCE, [Message.user("x"), *rounds]))
+    assert (silent.asked, list(found)) == ([], [])  # type: ignore[arg-type]  # a set, as this hook gives one
+    model = Scripted("s")
+    await request(model, [Message.user("x"), *rounds], policy=policy_with(threshold=5000))
+    assert len(model.asked) == 1, "whole results are over the threshold"

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from techrevati.agent.state import (
+    NO_LATTICES,
     Flag,
     GCounter,
     GSet,
@@ -231,6 +232,11 @@ def test_6_a_class_with_a_plain_field_is_no_lattice() -> None:
 def test_6_what_a_lattice_did_not_write_is_not_read(annotation: Any, stored: Any) -> None:
     with pytest.raises((ValueError, TypeError)):
         read(annotation, stored)
+
+
+def test_nobody_adds_to_the_registry_that_everybody_shares() -> None:
+    with pytest.raises(TypeError, match="a LatticeRegistry of your own"):
+        NO_LATTICES.register(("x",), GSet[int])
 
 
 def test_6_values_print_as_what_they_store() -> None:

@@ -24,11 +24,11 @@ from celery.exceptions import Terminated
 from celery.worker import state as worker_state
 from kombu.serialization import loads, prepare_accept_content
 
-from techrevati.fleet.doorbell import Doorbell
-from techrevati.fleet.job import Job
-from techrevati.fleet.loop_thread import LoopThread
-from techrevati.fleet.sync_threads import SyncThreads
-from techrevati.fleet.tracer import Call, Outcome, TicketContext, failure, run
+from techrevati.fleet.celery.doorbell import Doorbell
+from techrevati.fleet.celery.job import Job
+from techrevati.fleet.celery.loop_thread import LoopThread
+from techrevati.fleet.celery.sync_threads import SyncThreads
+from techrevati.fleet.celery.tracer import Call, Outcome, TicketContext, failure, run
 
 log = logging.getLogger(__name__)
 

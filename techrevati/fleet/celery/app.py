@@ -14,12 +14,12 @@ import celery
 from kombu.connection import Connection
 from kombu.entity import Queue
 
-from techrevati.fleet import broker
-from techrevati.fleet.bootsteps import Host, install_steps
-from techrevati.fleet.loop_thread import LoopService
-from techrevati.fleet.tickets import Serve, ServeSync, TicketTask, role_queue
-from techrevati.fleet.transport import BATCHED
-from techrevati.fleet.watchdogs import WatchdogLimits
+from techrevati.fleet.celery import broker
+from techrevati.fleet.celery.bootsteps import Host, install_steps
+from techrevati.fleet.celery.loop_thread import LoopService
+from techrevati.fleet.celery.tickets import Serve, ServeSync, TicketTask, role_queue
+from techrevati.fleet.celery.transport import BATCHED
+from techrevati.fleet.celery.watchdogs import WatchdogLimits
 
 LOOK_AGAIN = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 3.0}
 """Seconds between attempts to reach a broker that went away."""
@@ -53,7 +53,7 @@ class FleetCelery(celery.Celery):  # type: ignore[misc]  # celery is untyped
 
     @property
     def Worker(self) -> Any:  # the name Celery's command line asks for
-        return self.subclass_with_self("techrevati.fleet.celery_worker:FleetWorker")
+        return self.subclass_with_self("techrevati.fleet.celery.worker:FleetWorker")
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Connection:
         """Open the consuming connection: with the transport that pops in batches, and soon after a loss.
@@ -109,7 +109,7 @@ def settings(
         # Producers of one process; tickets are small and leave at once.
         "broker_pool_limit": 10,
         # -- what a worker is, so that the command line need not say it
-        "worker_pool": "techrevati.fleet.pool:TaskPool",
+        "worker_pool": "techrevati.fleet.celery.pool:TaskPool",
         "worker_concurrency": concurrency,
         "task_queues": [queue],
         "task_default_queue": queue.name,

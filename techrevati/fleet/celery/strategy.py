@@ -25,9 +25,9 @@ from celery.worker.strategy import default
 from kombu.serialization import loads
 from msgspec.json import decode
 
-from techrevati.fleet.async_task import CanvasRefused, refused
-from techrevati.fleet.pool import TaskPool
-from techrevati.fleet.tracer import Call, TicketContext
+from techrevati.fleet.celery.async_task import CanvasRefused, refused
+from techrevati.fleet.celery.pool import TaskPool
+from techrevati.fleet.celery.tracer import Call, TicketContext
 
 log = logging.getLogger(__name__)
 

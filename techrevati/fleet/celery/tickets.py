@@ -18,7 +18,7 @@ from kombu.transport import redis as redis_transport
 from kombu.utils.json import dumps, loads
 from opentelemetry import context, trace
 
-from techrevati.fleet.async_task import AsyncTask
+from techrevati.fleet.celery.async_task import AsyncTask
 from techrevati.runtime.errors import TechrevatiError
 
 TASK = "techrevati.turn"

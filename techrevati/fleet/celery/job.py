@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from techrevati.fleet.tracer import Interrupt
+from techrevati.fleet.celery.tracer import Interrupt
 
 
 class Job:

@@ -50,7 +50,7 @@ class AsyncTask(celery.Task):  # type: ignore[misc]  # celery is untyped
     """Base of coroutine tasks: define ``arun``, and ``run`` if prefork or threads should serve it too."""
 
     abstract = True
-    Strategy = "techrevati.fleet.strategy:ticket_strategy"
+    Strategy = "techrevati.fleet.celery.strategy:ticket_strategy"
     ignore_result = True
     max_retries = 0
     # Headers beside the task's name and id; a body that is worth reading in a log overrides it.

@@ -13,7 +13,7 @@ from celery.concurrency import get_implementation
 from celery.worker import state
 from click.core import ParameterSource
 
-from techrevati.fleet.pool import TaskPool
+from techrevati.fleet.celery.pool import TaskPool
 
 log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from celery import bootsteps, signals
 from celery.concurrency.prefork import TaskPool as PreforkPool
 from celery.worker import state
 
-from techrevati.fleet.pool import TaskPool
-from techrevati.fleet.watchdogs import EX_SOFTWARE, LoopWatchdog, StallWatchdog
+from techrevati.fleet.celery.pool import TaskPool
+from techrevati.fleet.celery.watchdogs import EX_SOFTWARE, LoopWatchdog, StallWatchdog
 from techrevati.runtime.errors import TechrevatiError
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,218 @@
+"""Model calls of turns, through the fleet's gates and budgets.
+
+    call ─▶ reserve the budget ┐ one          ┌─▶ the client ─▶ settle both: tokens, cost, latency, outcome;
+            admit at the gate  ┘ round trip ──┤                 feed the gate what the provider said of its limits
+                                              └─▶ Refused: what the other one gave is given back
+
+A model without a gate, in a fleet without a budget, goes straight to its client.
+"""
+
+import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any
+
+from techrevati.fleet.budgets import news_for
+from techrevati.fleet.calling import Refused, Route
+from techrevati.fleet.charges import NOT_MADE, Charge, answered, at_most, broke_off, costs, told, verdict
+from techrevati.fleet.estimates import Estimate, estimate
+from techrevati.fleet.gatehouse import Gatehouse
+from techrevati.fleet.models import ModelReply, ModelRequest
+from techrevati.fleet.turn import Turn
+from techrevati.store.budgets import BudgetRefused, Cost, Reservation, Scope, call_id
+from techrevati.store.errors import StoreError
+from techrevati.store.gates import Admission, AsyncGate, GateRefused
+
+THROTTLES = 20
+"""How often one turn lets providers send it away with a time to come back, before that counts as a failure."""
+PARTS = 1000
+"""Calls that one `turn.model` may make: its ordinals are apart by so many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Let:
+    """What is held for a call that was let out."""
+
+    gate: AsyncGate | None
+    admission: Admission | None
+    reservation: Reservation | None
+    news: str
+    """The tenant's log of money was read up to here."""
+
+
+class GatedCalls:
+    """The calls of one `turn.model`: one, or several where the model is a route or was made to wait."""
+
+    def __init__(self, house: Gatehouse, turn: Turn, ordinal: int) -> None:
+        self._house, self._turn = house, turn
+        self._scope = Scope(turn.tenant, turn.project_id, turn.thread_id, turn.run_id)
+        self._booking = f"{turn.run_id}:{turn.number}:{ordinal}"
+        self._place = f"place:{ordinal}"
+        self._parts = ordinal * PARTS
+
+    async def call(self, name: str, request: ModelRequest) -> ModelReply:
+        """Call a model once its gate and the budget let it.
+
+        Raises:
+            Refused: they do not, or the provider sent it away with a time to come back.
+            Exception: what the client raised.
+        """
+        return await self._call(name, request, book=True)
+
+    async def _call(self, name: str, request: ModelRequest, *, book: bool) -> ModelReply:
+        house, client = self._house, self._house.models[name]
+        if isinstance(client, Route):
+            return await self._route(client, request, book=book)
+        if not house.minds(name):
+            return await client.complete(request)
+        guess = estimate(name, request)
+        let = await self._enter(name, guess, request.timeout, book=book)
+        begun = house.monotonic()
+        try:
+            reply = await client.complete(request)
+        except BaseException as error:
+            seconds = house.monotonic() - begun
+            charge = broke_off(error, guess, seconds, request.timeout)
+            await self._leave(let, charge, seconds)
+            wait = charge.feedback.retry_after
+            sent_away = let.gate is not None and charge.overloaded and not charge.made and wait is not None
+            if sent_away and self._turn.tally("throttled") <= THROTTLES:
+                raise Refused(name, "throttled", wait, str(error)) from error
+            raise
+        await self._leave(let, answered(reply), house.monotonic() - begun)
+        return reply
+
+    async def _route(self, route: Route, request: ModelRequest, *, book: bool) -> ModelReply:
+        """Try the models of a route; where none is admitted, stand in line at the one that is soonest."""
+        try:
+            return await route.route(request, _Asks(self))
+        except Refused as refused:
+            if not book or refused.wait is None or refused.why == "throttled":
+                raise
+            self._turn.keep(self._place, refused.model)
+            return await self._call(refused.model, request, book=True)
+
+    async def ask(self, name: str, request: ModelRequest) -> ModelReply:
+        """Call a model of a route: only where this turn has its place in line already does it book."""
+        return await self._call(name, request, book=self._turn.recall(self._place) == name)
+
+    # -- in ----------------------------------------------------------------------------------------
+
+    async def _enter(self, name: str, guess: Estimate, timeout: float, *, book: bool) -> Let:
+        self._parts += 1
+        ident = call_id(self._turn.run_id, self._turn.number, self._turn.token, self._parts)
+        entering = self._house.spawn(self._ask_both(name, ident, guess, timeout, self._booking if book else ""))
+        try:
+            return await asyncio.shield(entering)
+        except asyncio.CancelledError:
+            # What was asked of the store is granted all the same, and nobody is left to use it.
+            entering.add_done_callback(self._give_back)
+            raise
+
+    async def _ask_both(self, name: str, ident: str, guess: Estimate, timeout: float, booking: str) -> Let:
+        """Ask gate and budget in one round trip; what one gives is given back if the other refuses."""
+        gate, budget, tenant = self._house.gates.get(name), self._house.budget, self._scope.tenant
+        asked: tuple[Any, Any, Any] = await asyncio.gather(
+            _nothing() if gate is None else self._admit(gate, ident, guess, timeout, booking),
+            _nothing() if budget is None else budget.reserve(self._scope, ident, _cost(guess), timeout=timeout),
+            _nothing() if budget is None else self._house.last_news(tenant),
+            return_exceptions=True,
+        )
+        admission, reservation, news = asked
+        errors = [one for one in (reservation, admission, news) if isinstance(one, BaseException)]
+        if not errors:
+            return Let(gate, admission, reservation, news or "")
+        held = Let(
+            gate,
+            admission if isinstance(admission, Admission) else None,
+            reservation if isinstance(reservation, Reservation) else None,
+            "0-0",
+        )
+        await self._settle(held, NOT_MADE, 0.0)
+        match errors[0]:
+            case BudgetRefused() as error:
+                if gate is not None and isinstance(admission, GateRefused) and admission.booked:
+                    await gate.cancel(booking)
+                self._turn.note("budget.refused", {"model": name, "reason": str(error)})
+                raise Refused(name, "budget", None, str(error)) from error
+            case GateRefused() as error:
+                raise Refused(name, error.why, error.wait) from error
+            case error:
+                raise error
+
+    def _admit(
+        self, gate: AsyncGate, ident: str, guess: Estimate, timeout: float, booking: str
+    ) -> Awaitable[Admission]:
+        return gate.admit(
+            at_most(costs(gate.spec, 1, guess.input_tokens, guess.output_tokens), gate.spec),
+            call_id=ident,
+            tenant=self._scope.tenant,
+            priority=self._turn.priority,
+            timeout=timeout,
+            booking=booking,
+        )
+
+    def _give_back(self, entered: "asyncio.Task[Let]") -> None:
+        if not entered.cancelled() and entered.exception() is None:
+            self._house.spawn(self._settle(entered.result(), NOT_MADE, 0.0))
+
+    # -- out ---------------------------------------------------------------------------------------
+
+    async def _leave(self, let: Let, charge: Charge, seconds: float) -> None:
+        try:
+            await asyncio.shield(self._house.spawn(self._settle(let, charge, seconds)))
+        except StoreError as error:  # the leases settle it at what was estimated
+            self._turn.log.warning("a model call is not settled: %s", error)
+
+    async def _settle(self, let: Let, charge: Charge, seconds: float) -> None:
+        """Say in one round trip what became of a call."""
+        gate, tenant = let.gate, self._scope.tenant
+        work: list[Awaitable[Any]] = []
+        if (budget := self._house.budget) is not None and let.reservation is not None:
+            closing = budget.settle(let.reservation, _cost(charge)) if charge.made else budget.release(let.reservation)
+            work += [closing, self._tell_news(budget.events(tenant, after=let.news))]
+        if gate is not None and let.admission is not None:
+            work.append(self._settle_gate(gate, let.admission, charge, seconds))
+            if (said := told(charge.feedback, gate.spec)) is not None:
+                work.append(gate.feed(retry_after=said.retry_after, remaining=said.remaining, reset=said.reset))
+        before = None if gate is None else gate.seen
+        await asyncio.gather(*work)
+        if gate is not None and gate.seen is not before:
+            self._turn.note("gate.state", {"gate": gate.name, "state": gate.seen.value})
+
+    async def _settle_gate(self, gate: AsyncGate, admission: Admission, charge: Charge, seconds: float) -> None:
+        if charge is NOT_MADE:
+            await gate.give_back(admission)
+            return
+        outcome, failure = verdict(charge)
+        await gate.settle(
+            admission,
+            costs=costs(gate.spec, 1, charge.rated, charge.output_tokens),
+            outcome=outcome,
+            failure_class=failure,
+            latency=seconds,
+            overload=charge.overloaded,
+        )
+
+    async def _tell_news(self, reading: Awaitable[Any]) -> None:
+        levels = [level for _, level in self._scope.levels()]
+        for kind, data in news_for(levels, self._turn.run_id, await reading):
+            self._turn.note(kind, data)
+
+
+class _Asks:
+    """The same calls for a route: it asks several, and stands in line at one at most."""
+
+    def __init__(self, calls: GatedCalls) -> None:
+        self._calls = calls
+
+    async def call(self, name: str, request: ModelRequest) -> ModelReply:
+        return await self._calls.ask(name, request)
+
+
+def _cost(of: Estimate | Charge) -> Cost:
+    return Cost(of.cost_micros, of.input_tokens + of.output_tokens)
+
+
+async def _nothing() -> Any:
+    return None

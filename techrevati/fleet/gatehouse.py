@@ -1,0 +1,74 @@
+"""The gates and budgets of one process: made with the worker, asked by every call that goes out."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, TypeVar
+
+from techrevati.fleet.budgets import BudgetSpec
+from techrevati.fleet.models import Models
+from techrevati.store.aio import AsyncStore
+from techrevati.store.budgets import AsyncBudget, BudgetKeys
+from techrevati.store.gates import AsyncGate, Event, GateSpec, NewsListener
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+WIND_UP = 5.0
+"""Seconds that calls under way have to be settled when the process leaves."""
+
+
+class Gatehouse:
+    """What a process has of its fleet's gates and budgets."""
+
+    def __init__(
+        self,
+        fleet: str,
+        models: Models,
+        store: AsyncStore,
+        *,
+        worker: str,
+        gates: Mapping[str, GateSpec],
+        budget: BudgetSpec | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.fleet, self.models, self.monotonic, self._store = fleet, models, monotonic, store
+        self._news = NewsListener(store.url)
+        self.gates = {
+            name: AsyncGate(store, fleet, spec, worker=worker, news=self._news, on_event=_log_event)
+            for name, spec in gates.items()
+        }
+        self.budget = (
+            None
+            if budget is None
+            else AsyncBudget(store, fleet, limits=budget.limits, on_store_error=budget.on_store_error)
+        )
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    def minds(self, name: str) -> bool:
+        """Whether calls of this model are counted at all."""
+        return self.budget is not None or name in self.gates
+
+    def spawn(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Begin something that goes on to its end, whoever stops waiting for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+    async def last_news(self, tenant: str) -> str:
+        """Give the id of the latest entry in a tenant's log of money: what comes behind it is news."""
+        found = await self._store.command("XREVRANGE", BudgetKeys(self.fleet, tenant).log, "+", "-", "COUNT", 1)
+        return str(found[0][0]) if found else "0-0"
+
+    async def close(self) -> None:
+        """Let what is being settled come to its end, then stop listening."""
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=WIND_UP)
+        await asyncio.to_thread(self._news.close)
+
+
+def _log_event(event: Event) -> None:
+    log.info("%s", event)

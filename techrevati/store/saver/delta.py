@@ -1,0 +1,99 @@
+"""What changed between two states, exactly: by top-level key, and within a key the text that is new.
+
+    {"messages": […, old], "n": 1} ──▶ {"messages": […, old, new], "n": 2}
+    changed  messages: (bytes kept in front, bytes kept behind, text between) · n: whole
+
+Works on JSON texts, so applying it gives back the very bytes.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+
+Texts = dict[str, bytes]
+"""Top-level key -> JSON text, in order."""
+
+_WORTH = 64  # bytes: shorter texts are written whole
+
+
+class Splice(msgspec.Struct, array_like=True, frozen=True):
+    """Keep `front` and `back` bytes of the old text around `text`."""
+
+    front: int
+    back: int
+    text: bytes
+
+
+class Delta(msgspec.Struct, array_like=True, frozen=True):
+    """Keys written whole, keys changed within, keys gone."""
+
+    whole: dict[str, bytes]
+    within: dict[str, Splice]
+    gone: list[str]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.whole.values())) + sum(len(splice.text) for splice in self.within.values())
+
+
+def common_prefix(one: bytes, other: bytes) -> int:
+    """Give how many bytes two texts share in front, by halving: comparing is done in C."""
+    low, high = 0, min(len(one), len(other))
+    if one[:high] == other[:high]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def common_suffix(one: bytes, other: bytes, most: int) -> int:
+    """Give how many of the last `most` bytes two texts share."""
+    low, high = 0, most
+    end, oend = len(one), len(other)
+    if one[end - high :] == other[oend - high :]:
+        return high
+    while high - low > 1:
+        middle = (low + high) // 2
+        if one[end - middle : end - low] == other[oend - middle : oend - low]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def diff(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> Delta | None:
+    """Give what makes `new` of `old`; None if the keys that stay are in another order: write it whole then."""
+    stay = [key for key in old if key in new]
+    if stay != list(new)[: len(stay)]:
+        return None
+    whole, within = {}, {}
+    for key, text in new.items():
+        before = old.get(key)
+        if before == text:
+            continue
+        if before is None or min(len(before), len(text)) < _WORTH:
+            whole[key] = text
+            continue
+        front = common_prefix(before, text)
+        back = common_suffix(before, text, min(len(before), len(text)) - front)
+        if front + back < len(text) // 4:
+            whole[key] = text
+        else:
+            within[key] = Splice(front, back, text[front : len(text) - back])
+    return Delta(whole, within, [key for key in old if key not in new])
+
+
+def apply(old: Mapping[str, bytes], delta: Delta) -> Texts:
+    """Make the new texts of the old ones."""
+    new = dict(old)
+    for key in delta.gone:
+        del new[key]
+    for key, splice in delta.within.items():
+        before = old[key]
+        new[key] = before[: splice.front] + splice.text + before[len(before) - splice.back :]
+    new.update(delta.whole)
+    return new

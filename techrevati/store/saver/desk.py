@@ -1,0 +1,176 @@
+"""What both savers know: how to write the next checkpoint, how to read, and what they have seen.
+
+    state ──texts──▶ delta on what is remembered, or whole ──seal──▶ put ──▶ remembered
+    get ──"I have …"──▶ nothing sent, or a chain ──open, fold──▶ remembered ──▶ Checkpoint
+
+Does no I/O.  What is remembered is used only if Redis says that it is the last one.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any
+
+from techrevati.runtime._timestamp import iso_now
+from techrevati.runtime.checkpoint import Checkpoint, _new_id
+from techrevati.store.calls import Call
+from techrevati.store.saver import calls, json_text
+from techrevati.store.saver.calls import Chain, Page
+from techrevati.store.saver.delta import Texts, diff
+from techrevati.store.saver.names import SaverKeys, check_saver, check_thread_name
+from techrevati.store.saver.record import Body, View, fold, texts_of, write
+from techrevati.store.sealing import KeyRing, Sealer
+
+KEY = "idempotency_key"
+WHOLE_EVERY = 64
+FORGOTTEN_MS = 86_400_000
+"""A deleted thread's numbers and tokens go on for so long."""
+
+
+@dataclass(slots=True)
+class Draft:
+    """A checkpoint that is about to be put."""
+
+    keys: SaverKeys
+    record: Checkpoint
+    metadata: bytes
+    texts: Texts
+    key: str
+    token: int | None
+
+
+class Desk:
+    """Settings and memory of a saver; safe for threads."""
+
+    def __init__(
+        self,
+        fleet: str,
+        tenant: str,
+        *,
+        ttl: float | None,
+        keep: int | None,
+        encryption: KeyRing | None,
+        max_bytes: int,
+        memory: int,
+    ) -> None:
+        check_saver(fleet, tenant)
+        if ttl is not None and not 1 <= ttl <= 10 * 366 * 86_400:
+            raise ValueError(f"ttl {ttl} s: a thread is kept from 1 s to 10 years, or for ever (None)")
+        if keep is not None and keep < 1:
+            raise ValueError(f"keep {keep}: at least the last checkpoint is kept; None keeps all")
+        self.fleet, self.tenant = fleet, tenant
+        self.ttl_ms, self.keep = 0 if ttl is None else round(ttl * 1000), keep or 0
+        self.sealer = Sealer(encryption)
+        self._max_bytes, self._memory = max_bytes, memory
+        self._views: OrderedDict[str, View] = OrderedDict()
+        self._remembered = 0
+        self._lock = Lock()
+
+    def keys(self, thread: str) -> SaverKeys:
+        return SaverKeys(self.fleet, self.tenant, check_thread_name(thread))
+
+    # Writing.
+
+    def draft(
+        self,
+        thread: str,
+        state: Mapping[str, Any],
+        parent_id: str | None,
+        metadata: Mapping[str, Any] | None,
+        token: int | None = None,
+    ) -> Draft:
+        """Make the record of a put.
+
+        Raises:
+            TypeError, ValueError: `state` or `metadata` is not JSON data.
+            BadName: the thread id could not be part of a key.
+        """
+        keys = self.keys(thread)
+        texts, copy = texts_of(state)
+        known, known_copy = json_text.encode(dict(metadata or {}))
+        key = known_copy.get(KEY)
+        record = Checkpoint(_new_id(), thread, iso_now(), copy, parent_id, known_copy)
+        return Draft(keys, record, known, texts, key if isinstance(key, str) else "", token)
+
+    def put(self, draft: Draft, *, whole: bool = False) -> tuple[Call[int], View]:
+        """Say the put, and what is to be remembered when it is done (with its number)."""
+        record, before = draft.record, None if whole else self.remembered(draft.keys)
+        made = View(record.id, 0, record.created_at, record.parent_id, draft.metadata, draft.texts, 0, 0)
+        delta = None
+        if before is not None and before.number - before.base < WHOLE_EVERY - 1:
+            delta = diff(before.texts, draft.texts)
+            if delta is not None and before.changes + delta.size > made.size:
+                delta = None
+        after = ""
+        if delta is not None and before is not None:
+            after, made.base, made.changes = before.id, before.base, before.changes + delta.size
+        body = Body(
+            record.id,
+            record.created_at,
+            record.parent_id,
+            draft.metadata,
+            None if delta is not None else draft.texts,
+            delta,
+        )
+        context = draft.keys.clock
+        text = write(body, None if delta is None else made.base, self.sealer, context, self._max_bytes)
+        call = calls.put(
+            draft.keys,
+            id=record.id,
+            after=after,
+            record=text,
+            key=draft.key,
+            token=draft.token,
+            ttl_ms=self.ttl_ms,
+            keep=self.keep,
+        )
+        return call, made
+
+    def written(self, keys: SaverKeys, view: View, number: int) -> None:
+        view.number, view.base = number, view.base or number
+        self._remember(keys, view)
+
+    # Reading.
+
+    def read(self, keys: SaverKeys, chain: Chain | None, have: View | None, *, last: bool = False) -> Checkpoint | None:
+        """Give the checkpoint a reply speaks of; the thread's last one is remembered."""
+        if chain is None:
+            return None
+        if not chain.records:
+            assert have is not None
+            return have.checkpoint_again(keys.thread)
+        view = fold(chain.number, chain.records, self.sealer, keys.clock)[-1]
+        if last:
+            self._remember(keys, view)
+        return view.checkpoint(keys.thread)
+
+    def read_page(self, keys: SaverKeys, page: Page | None) -> list[Checkpoint]:
+        """Give a page's checkpoints, newest first."""
+        if page is None:
+            return []
+        views = fold(page.sent + len(page.records) - 1, page.records, self.sealer, keys.clock)
+        return [view.checkpoint(keys.thread) for view in reversed(views) if view.number >= page.wanted]
+
+    # Memory.
+
+    def remembered(self, keys: SaverKeys) -> View | None:
+        with self._lock:
+            view = self._views.get(keys.thread)
+            if view is not None:
+                self._views.move_to_end(keys.thread)
+            return view
+
+    def forget(self, keys: SaverKeys) -> None:
+        with self._lock:
+            if view := self._views.pop(keys.thread, None):
+                self._remembered -= view.size
+
+    def _remember(self, keys: SaverKeys, view: View) -> None:
+        with self._lock:
+            before = self._views.pop(keys.thread, None)
+            self._views[keys.thread] = view
+            self._remembered += view.size - (before.size if before else 0)
+            while self._remembered > self._memory and self._views:
+                _thread, oldest = self._views.popitem(last=False)
+                self._remembered -= oldest.size

@@ -1,0 +1,127 @@
+"""One checkpoint as bytes, and a chain of them as checkpoints again.
+
+"F" sealed(id, time, parent, metadata, texts)      whole
+"D12 " sealed(id, time, parent, metadata, delta)   on the one before, back to the whole one numbered 12
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from techrevati.runtime.checkpoint import Checkpoint
+from techrevati.store.errors import PayloadTooLarge
+from techrevati.store.saver import json_text
+from techrevati.store.saver.delta import Delta, Texts, apply
+from techrevati.store.sealing import SealBroken, Sealer
+
+
+class Body(msgspec.Struct, array_like=True, frozen=True):
+    """What is sealed: `texts` of a whole one, or `delta`."""
+
+    id: str
+    created_at: str
+    parent_id: str | None
+    metadata: bytes
+    texts: dict[str, bytes] | None
+    delta: Delta | None
+
+
+@dataclass(slots=True)
+class View:
+    """A checkpoint as texts, and where it stands in its chain."""
+
+    id: str
+    number: int
+    created_at: str
+    parent_id: str | None
+    metadata: bytes
+    texts: Texts
+    base: int
+    """Number of the whole one it builds on; its own if it is whole."""
+    changes: int
+    """Bytes of the deltas since."""
+    state: dict[str, Any] | None = None
+    """Decoded, once it was asked for; never handed out."""
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.texts.values())) + len(self.metadata)
+
+    def checkpoint(self, thread: str) -> Checkpoint:
+        """Give the record."""
+        state = {key: json_text.decode(text) for key, text in self.texts.items()}
+        return self._made(thread, state)
+
+    def checkpoint_again(self, thread: str) -> Checkpoint:
+        """Give the record of a view that is kept: copied, which costs less than decoding."""
+        if self.state is None:
+            self.state = {key: json_text.decode(text) for key, text in self.texts.items()}
+        return self._made(thread, json_text.copy_of(self.state))
+
+    def _made(self, thread: str, state: dict[str, Any]) -> Checkpoint:
+        metadata = json_text.decode(self.metadata)
+        return Checkpoint(self.id, thread, self.created_at, state, self.parent_id, metadata)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Body).decode
+
+
+def write(body: Body, base: int | None, sealer: Sealer, context: str, limit: int) -> bytes:
+    """Give a record as it is stored; `base` is None for a whole one.
+
+    Raises:
+        PayloadTooLarge: it is over `limit` bytes before compression.
+    """
+    plain = _encode(body)
+    if len(plain) > limit:
+        raise PayloadTooLarge("checkpoint", len(plain), limit)
+    head = b"F" if base is None else b"D%d " % base
+    return head + sealer.seal(plain, context)
+
+
+def read(record: bytes | None, sealer: Sealer, context: str) -> tuple[Body, int | None]:
+    """Give what a record says, and the number it builds on.
+
+    Raises:
+        SealBroken, UnknownKey, WrongKey.
+    """
+    if not record:
+        raise SealBroken("a checkpoint of the chain is missing")
+    base: int | None = None
+    sealed = record[1:]
+    if record[:1] == b"D":
+        number, _, sealed = sealed.partition(b" ")
+        base = int(number)
+    try:
+        return _decode(sealer.open(sealed, context)), base
+    except msgspec.DecodeError as error:
+        raise SealBroken(str(error)) from error
+
+
+def fold(number: int, records: Sequence[bytes], sealer: Sealer, context: str) -> list[View]:
+    """Give all checkpoints of a chain, oldest first; the last is numbered `number`."""
+    views, texts, base, changes = list[View](), Texts(), 0, 0
+    for place, record in enumerate(records, number - len(records) + 1):
+        body, on = read(record, sealer, context)
+        if body.texts is not None:
+            texts, base, changes = body.texts, place, 0
+        elif body.delta is not None and on is not None:
+            texts, base, changes = apply(texts, body.delta), on, changes + body.delta.size
+        views.append(View(body.id, place, body.created_at, body.parent_id, body.metadata, texts, base, changes))
+    return views
+
+
+def texts_of(state: Mapping[str, object]) -> tuple[Texts, dict[str, object]]:
+    """Give a state as JSON text by top-level key, and a copy of it.
+
+    Raises:
+        TypeError, ValueError: it is not JSON data.
+    """
+    if set(map(type, state)) <= {str}:
+        pairs = {key: json_text.encode(value) for key, value in state.items()}
+        return {key: text for key, (text, _copy) in pairs.items()}, {key: copy for key, (_text, copy) in pairs.items()}
+    whole: dict[str, object] = json_text.encode(dict(state))[1]
+    return texts_of(whole)

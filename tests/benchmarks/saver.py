@@ -1,0 +1,152 @@
+"""A checkpoint beside a plain SET and GET of the same JSON bytes, and the 1,000th beside the first.
+
+    python -m tests.benchmarks.saver --rounds 400
+
+    state ──┬─▶ saver.put, saver.get           encoding, delta, compression, order, keys included
+            └─▶ JSON bytes ready-made ─▶ SET, GET   neither encoding nor decoding included
+
+Four workloads: what an agent's turn changes (one message more, the draft, a counter) and a state that is new
+altogether, each at 10 and 200 KiB.  "cold" is a saver that remembers nothing: a turn on another machine.
+Every operation is followed by its counterpart, and what is read is compared with what was put.
+"""
+
+import argparse
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from techrevati.store.saver import RedisSaver
+from techrevati.store.sync import SyncStore
+from tests.benchmarks.harness import Arena, end_on_sigterm
+from tests.benchmarks.report import Bar, finish, machine, show_machine, table, write_json
+
+State = dict[str, Any]
+Timings = dict[str, list[float]]
+SIZES = {"10 KiB": 10 * 1024, "200 KiB": 200 * 1024}
+WORDS = (Path(__file__).parents[2] / "docs" / "protocol.md").read_text("utf-8").split()
+EARLY = 100  # puts at each end of the long thread that are compared
+
+
+def message(rng: random.Random, words: int = 180) -> State:
+    return {"role": "assistant", "content": " ".join(rng.choices(WORDS, k=words)), "tokens": rng.randint(1, 999)}
+
+
+def state_of(size: int, rng: random.Random) -> State:
+    """An agent's state of about `size` bytes."""
+    state: State = {"messages": [], "draft": "", "n": 0}
+    while len(msgspec.json.encode(state)) < size - 700:
+        state["messages"].append(message(rng))
+    return state
+
+
+def a_turn(state: State, rng: random.Random, size: int) -> None:
+    """What a turn leaves behind, in a state that stays as long as it is: the last message is another."""
+    state["messages"][-1] = message(rng)
+    state["draft"] = " ".join(rng.choices(WORDS, k=80))
+    state["n"] += 1
+
+
+def all_new(state: State, rng: random.Random, size: int) -> None:
+    state.update(state_of(size, rng), n=state["n"] + 1)
+
+
+WORKLOADS: dict[str, Callable[[State, random.Random, int], None]] = {"a turn": a_turn, "all new": all_new}
+
+
+def timed(into: list[float], operation: Callable[[], Any]) -> Any:
+    begin = time.perf_counter()
+    result = operation()
+    into.append((time.perf_counter() - begin) * 1e6)
+    return result
+
+
+def compare(arena: Arena, store: SyncStore, size: int, change: Callable[..., None], rounds: int, seed: int) -> Timings:
+    """Put and get in turns with SET and GET; us each."""
+    rng = random.Random(seed)
+    raw, fleet = arena.redis.from_url(arena.url), f"bench{seed}"
+    saver, cold = RedisSaver(store, fleet), RedisSaver(store, fleet, memory=0)
+    state, took = state_of(size, rng), Timings()
+    for name in ("put", "SET", "get", "cold get", "GET"):
+        took[name] = []
+    for index in range(-5, rounds):
+        change(state, rng, size)
+        text = msgspec.json.encode(state)
+        took_now = took if index >= 0 else {name: [] for name in took}
+        first, second = ("put", "SET") if index % 2 else ("SET", "put")
+        does: dict[str, Callable[[], Any]] = {
+            "put": lambda: saver.put("thread", state),
+            "SET": lambda text=text: raw.set("raw", text),  # type: ignore[misc]
+        }
+        timed(took_now[first], does[first])
+        timed(took_now[second], does[second])
+        found = timed(took_now["get"], lambda: saver.get("thread"))
+        assert timed(took_now["GET"], lambda: raw.get("raw")) == text
+        other = timed(took_now["cold get"], lambda: cold.get("thread"))
+        assert found.state == other.state == state
+    raw.close()
+    return took
+
+
+def lengthen(store: SyncStore, turns: int) -> list[float]:
+    """Put `turns` checkpoints of 10 KiB on one thread; us each."""
+    rng, took = random.Random(1), list[float]()
+    saver, state = RedisSaver(store, "long"), state_of(SIZES["10 KiB"], rng)
+    saver.put("warm", state)
+    for _ in range(turns):
+        a_turn(state, rng, 0)
+        timed(took, lambda: saver.put("thread", state))
+    found = saver.get("thread")
+    assert found is not None
+    assert found.state == state
+    return took
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=400)
+    parser.add_argument("--turns", type=int, default=1000)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    end_on_sigterm()
+    us: dict[str, Timings] = {}
+    with Arena() as arena, SyncStore(arena.url) as store:
+        facts = machine(arena.server_version())
+        for seed, (name, change) in enumerate(WORKLOADS.items()):
+            for shown, size in SIZES.items():
+                us[f"{name}, {shown}"] = compare(arena, store, size, change, options.rounds, seed * 1_000_000 + size)
+        long = lengthen(store, options.turns)
+
+    print(show_machine(facts))
+    print(f"\n{options.rounds} rounds, in turns; median us; the ratio is SET or GET by ours\n")
+    rows, bars = list[list[str]](), list[Bar]()
+    for workload, took in us.items():
+        middle = {name: statistics.median(values) for name, values in took.items()}
+        put, get, cold = (
+            middle["SET"] / middle["put"],
+            middle["GET"] / middle["get"],
+            middle["GET"] / middle["cold get"],
+        )
+        figures = [f"{middle[name]:.0f}" for name in ("SET", "put", "GET", "get", "cold get")]
+        rows.append([workload, *figures, f"{put:.2f}", f"{get:.2f}", f"{cold:.2f}"])
+        if workload.startswith("a turn"):
+            bars += [Bar(f"put of {workload}", put, 0.7), Bar(f"get of {workload}", get, 0.7)]
+    print(table(["workload", "SET", "put", "GET", "get", "cold get", "put ×", "get ×", "cold ×"], rows), end="\n\n")
+    ends = min(EARLY, max(1, len(long) // 3))
+    early, late = statistics.median(long[:ends]), statistics.median(long[-ends:])
+    print(f"puts 1 to {ends}: {early:.0f} us, the last {ends} of {len(long)}: {late:.0f} us\n")
+    bars.append(Bar(f"time of put {len(long)} by put 1", late / early, 1.2, at_least=False))
+    write_json(
+        options.json,
+        {"benchmark": "saver", "options": vars(options), "machine": facts, "us": us, "long": long}
+        | {"bars": [bar.asdict() for bar in bars]},
+    )
+    finish(bars)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""Gates around `turn.model`, on a real Redis: who is let out, who waits, what is settled."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from techrevati.fleet import Fleet, ModelReply, ModelRequest, Outcome, Retry, Turn
+from techrevati.fleet.feedback import Allowance, Feedback
+from techrevati.fleet.model_failures import ModelFailed
+from techrevati.fleet.routed import RoutedModel
+from techrevati.store.gates import BreakerSpec, BucketSpec
+from techrevati.store.records import RunRecord
+from tests.integration.fleet.desk import Desk, desk
+
+
+class Model:
+    """A model that answers, or fails as it is told, when it is let."""
+
+    def __init__(self, *errors: Exception, reply: ModelReply | None = None) -> None:
+        self.errors, self.calls = list(errors), 0
+        self.reply = reply or ModelReply("so", 5, 10)
+        self.go = asyncio.Event()
+        self.go.set()
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        self.calls += 1
+        await self.go.wait()
+        if self.errors:
+            raise self.errors.pop(0)
+        return self.reply
+
+
+def newsroom(name: str, *, tries: int = 1, times: int = 1, model: str = "m", **models: Any) -> Fleet:
+    fleet = Fleet(name)
+    for label, client in models.items():
+        fleet.model(label, client)
+
+    @fleet.agent("writer", retry=Retry(tries=tries, base=0.0, cap=0.0))
+    async def write(turn: Turn) -> Outcome:
+        for _ in range(times):
+            reply = await turn.model(model, "hello", max_tokens=20)
+        return turn.complete(reply.model)
+
+    return fleet
+
+
+def wait_of(record: RunRecord) -> float:
+    assert record.until is not None and record.created is not None
+    return record.until - record.created
+
+
+async def commands(at: Desk, work: Any) -> int:
+    """Count the round trips of this worker's store while `work` runs."""
+    store = at.runtime._store
+    assert store is not None
+    before = store.batches
+    await work
+    return store.batches - before
+
+
+async def test_a_model_without_a_gate_costs_no_round_trip(redis_url: str, fleet_name: str) -> None:
+    async with desk(newsroom(fleet_name, m=Model()), redis_url) as at:
+        bare = await commands(at, at.ticket(await at.start()))
+    gated = newsroom(f"{fleet_name}g", m=Model())
+    gated.gate("other", rpm=1)
+    async with desk(gated, redis_url) as at:
+        beside = await commands(at, at.ticket(await at.start()))
+    assert beside == bare
+
+
+async def test_a_gate_and_a_budget_are_asked_together_and_settled_together(redis_url: str, fleet_name: str) -> None:
+    async with desk(newsroom(fleet_name, m=Model()), redis_url) as at:
+        await at.ticket(await at.start())
+        bare = await commands(at, at.ticket(await at.start()))
+    fleet = newsroom(f"{fleet_name}g", m=Model())
+    fleet.gate("m", rpm=600, input_tpm=60_000, concurrency=5)
+    fleet.budget(tenant=5)
+    async with desk(fleet, redis_url) as at:
+        await at.ticket(await at.start())  # the first makes the tenant and the gate known
+        both = await commands(at, at.ticket(await at.start()))
+    assert both == bare + 2
+
+
+async def test_a_short_wait_is_waited_out_and_a_long_one_parks(redis_url: str, fleet_name: str) -> None:
+    model = Model()
+    fleet = newsroom(fleet_name, times=2, m=model)
+    fleet.gate("m", buckets={"rpm": BucketSpec("rpm", 1, 4.0)})
+    async with desk(fleet, redis_url) as at:
+        run = await at.start()
+        assert (await at.served(run)).status == "completed" and model.calls == 2
+        [waited] = [data for kind, data in await at.events(run) if kind == "gate.waits"]
+        assert waited["gate"] == "m" and waited["why"] == "rate" and 0 < waited["seconds"] <= 0.25
+    slow = newsroom(f"{fleet_name}s", times=2, m=model)
+    slow.gate("m", buckets={"rpm": BucketSpec("rpm", 1, 0.2)})
+    async with desk(slow, redis_url) as at:
+        run = await at.start()
+        record = await at.served(run)
+        assert (record.status, record.home, record.why) == ("waiting", "due", "gate:m") and model.calls == 3
+        assert 3.5 < wait_of(record) < 6
+
+
+async def test_a_parked_turn_gives_its_money_back(redis_url: str, fleet_name: str) -> None:
+    fleet = newsroom(fleet_name, times=2, m=Model())
+    fleet.gate("m", buckets={"rpm": BucketSpec("rpm", 1, 0.2)})
+    fleet.budget(tenant=5)
+    async with desk(fleet, redis_url) as at:
+        assert (await at.served(await at.start())).why == "gate:m"
+        lines = {line.account: line for line in await asyncio.to_thread(at.client.budgets)}
+    assert lines["tokens.total"].spent == 15 and lines["tokens.total"].reserved == 0
+
+
+async def test_actual_tokens_take_the_place_of_the_estimate(redis_url: str, fleet_name: str) -> None:
+    fleet = newsroom(fleet_name, m=Model(reply=ModelReply("so", 500, 10, rated_input_tokens=400)))
+    fleet.gate("m", input_tpm=6000, output_tpm=600)
+    async with desk(fleet, redis_url) as at:
+        await at.ticket(await at.start())
+        [gate] = await asyncio.to_thread(at.client.gates)
+    assert 5590 < gate.levels["input_tpm"] < 5800 and 585 < gate.levels["output_tpm"] <= 600
+
+
+async def test_failures_open_the_breaker_and_the_next_turn_waits_for_it(redis_url: str, fleet_name: str) -> None:
+    model = Model(*(ModelFailed("m", "llm_error", "no", 500) for _ in range(2)))
+    fleet = newsroom(fleet_name, m=model)
+    fleet.gate("m", breaker=BreakerSpec(failure_threshold=2, cooldown=30.0))
+    async with desk(fleet, redis_url) as at:
+        for _ in range(2):
+            assert (await at.served(await at.start())).status == "dead"
+        record = await at.served(await at.start())
+        assert (record.why, record.home) == ("gate:m", "due") and model.calls == 2
+        assert 25 < wait_of(record) < 40
+        [gate] = await asyncio.to_thread(at.client.gates)
+    assert gate.state == "open"
+
+
+@pytest.mark.parametrize("failure", ["prompt_rejection", "context_overflow"])
+async def test_what_was_asked_wrongly_says_nothing_against_the_provider(
+    redis_url: str, fleet_name: str, failure: str
+) -> None:
+    model = Model(*(ModelFailed("m", failure, "no", 400) for _ in range(3)))
+    fleet = newsroom(fleet_name, m=model)
+    fleet.gate("m", failure_threshold=2)
+    async with desk(fleet, redis_url) as at:
+        for _ in range(3):
+            await at.ticket(await at.start())
+        assert (await at.served(await at.start())).status == "completed"
+
+
+async def test_a_retry_after_parks_everybody_and_costs_no_try(redis_url: str, fleet_name: str) -> None:
+    told = Feedback(retry_after=20.0)
+    model = Model(ModelFailed("m", "rate_limit", "slow down", 429, told, throttled=True))
+    fleet = newsroom(fleet_name, m=model)
+    fleet.gate("m", rpm=600)
+    async with desk(fleet, redis_url) as at:
+        first, second = await at.start(), await at.start()
+        one = await at.served(first)
+        two = await at.served(second)
+        assert (one.why, one.failures, two.why) == ("gate:m", 0, "gate:m") and model.calls == 1
+        assert 15 < wait_of(two) < 25
+
+
+async def test_what_a_provider_says_remains_is_all_that_is_left(redis_url: str, fleet_name: str) -> None:
+    said = Feedback(requests=Allowance(600, 0, 30.0))
+    fleet = newsroom(fleet_name, m=Model(reply=ModelReply("so", 5, 10, feedback=said)))
+    fleet.gate("m", rpm=600)
+    async with desk(fleet, redis_url) as at:
+        assert (await at.served(await at.start())).status == "completed"
+        [gate] = await asyncio.to_thread(at.client.gates)
+    assert gate.levels["rpm"] < 30
+
+
+async def test_a_cancelled_turn_gives_its_slot_back(redis_url: str, fleet_name: str) -> None:
+    model = Model()
+    model.go.clear()
+    fleet = newsroom(fleet_name, m=model)
+    fleet.gate("m", concurrency=1)
+    async with desk(fleet, redis_url) as at:
+        run = await at.start()
+        serving = asyncio.create_task(at.ticket(run))
+        async with asyncio.timeout(10):
+            while not model.calls:
+                await asyncio.sleep(0.005)
+        [gate] = await asyncio.to_thread(at.client.gates)
+        assert gate.slots_used == 1
+        await asyncio.to_thread(run.cancel)
+        await serving
+        assert (await at.record(run)).status == "cancelled"
+        model.go.set()
+        assert (await at.served(await at.start())).status == "completed"
+
+
+async def test_a_route_takes_whoever_is_admitted_and_stands_in_line_at_one_only(
+    redis_url: str, fleet_name: str
+) -> None:
+    a, b = Model(reply=ModelReply("so", model="a")), Model(reply=ModelReply("so", model="b"))
+    fleet = newsroom(fleet_name, model="either", a=a, b=b, either=RoutedModel(["a", "b"]))
+    fleet.gate("a", buckets={"rpm": BucketSpec("rpm", 1, 0.05)})
+    fleet.gate("b", buckets={"rpm": BucketSpec("rpm", 1, 0.1)})
+    async with desk(fleet, redis_url) as at:
+        runs = [await at.start() for _ in range(3)]
+        records = [await at.served(run) for run in runs]
+        assert [record.output for record in records[:2]] == ["a", "b"]
+        assert (records[2].why, records[2].home) == ("gate:b", "due"), "the one that is sooner"
+        gates = {gate.name: gate for gate in await asyncio.to_thread(at.client.gates)}
+    assert (gates["a"].in_line, gates["b"].in_line) == (0, 1)

@@ -1,0 +1,232 @@
+"""The saver scripts and their twin, side by side; deltas; sealed bytes; JSON texts."""
+
+import copy
+import itertools
+import json
+import math
+import os
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+
+from techrevati.store.calls import Call
+from techrevati.store.embedded import EmbeddedRedis
+from techrevati.store.records import pairs
+from techrevati.store.saver import calls, json_text
+from techrevati.store.saver.delta import apply, common_prefix, common_suffix, diff
+from techrevati.store.saver.names import SaverKeys
+from techrevati.store.sealing import KeyRing, SealBroken, Sealer, UnknownKey, WrongKey
+from techrevati.store.sync import SyncStore
+from techrevati.store.twin.savers import Line, speak
+from tests.property.store.conftest import profile
+from tests.property.store.worlds import differences
+
+S = 1_000_000
+BEGIN = 1_700_000_000 * S
+KEYS = SaverKeys("twins", "acme", "essay 42")
+names = st.sampled_from(("", "k1", "k 2"))
+nth = st.integers(0, 30)
+
+
+def picture(store: SyncStore) -> Line:
+    """Read a thread's checkpoints from Redis."""
+    head = pairs(store.command("HGETALL", KEYS.clock))
+    ids, keyed = (
+        {name: int(number) for name, number in pairs(store.command("ZRANGE", key, 0, -1, "WITHSCORES")).items()}
+        for key in (f"{KEYS.clock}:ids", f"{KEYS.clock}:keys")
+    )
+    claims = {}
+    for key, text in pairs(store.command("HGETALL", f"{KEYS.clock}:claims")).items():
+        token, expires, owner = text.split(":", 2)
+        claims[key] = int(token), int(expires), owner
+    return Line(
+        clock=int(head.get("us", 0)),
+        last=int(head.get("n", 0)),
+        last_id=head.get("id", ""),
+        first=int(head.get("first", 1)),
+        token=int(head.get("token", 0)),
+        records={int(n): record for n, record in pairs(store.command("HGETALL", f"{KEYS.clock}:rec")).items()},
+        ids=ids,
+        keyed=keyed,
+        claims=claims,
+    )
+
+
+class BothLines(RuleBasedStateMachine):
+    """One thread's checkpoints on Redis, and the same in memory."""
+
+    def __init__(self, store: SyncStore, clock: list[int]) -> None:
+        super().__init__()
+        self.store, self.clock, self.now = store, clock, BEGIN
+        store.redis.flushall()
+        self.twin = Line()
+        self.ids = itertools.count(1)
+        self.sent: list[Call[Any]] = []
+        self.granted: list[tuple[str, int]] = []
+
+    def say(self, call: Call[Any], *, again: bool = False) -> list[Any]:
+        self.clock[0] = self.now
+        theirs = self.store.run(Call(call.script, call.keys, call.args, lambda reply: list(reply)))
+        mine = speak(self.twin, call, self.now)
+        assert [str(x) for x in theirs] == [str(x) for x in mine], f"{call.script}{tuple(call.args)}"
+        real = picture(self.store)
+        assert real == self.twin, "\n".join(differences(real, self.twin, "redis", "twin"))
+        if not again:
+            self.sent.append(call)
+        return mine
+
+    def known(self, n: int) -> str:
+        ids = list(self.twin.ids)
+        return ids[-1 - n % len(ids)] if ids and n < 25 else "unknown"
+
+    @rule(
+        on=st.sampled_from(("whole", "last", "last", "last", "old")), key=names, keep=st.sampled_from((0, 0, 3)), n=nth
+    )
+    def put(self, on: str, key: str, keep: int, n: int) -> None:
+        last = self.twin.last_id
+        after = {"whole": "", "last": last, "old": self.known(n)}[on]
+        record = f"D{self.twin.base(self.twin.last)} x" if after else f"Fx{next(self.ids)}"
+        self.say(calls.put(KEYS, id=f"c{next(self.ids)}", after=after, record=record.encode(), key=key, keep=keep))
+
+    @rule(key=names, owner=st.sampled_from(("a", "b:1")), lease=st.sampled_from((1, 10 * S)))
+    def claim(self, key: str, owner: str, lease: int) -> None:
+        reply = self.say(calls.claim(KEYS, key, owner, lease, 0))
+        if reply[0] == 1:
+            assert all(token < reply[2] for _key, token in self.granted)
+            self.granted.append((key, reply[2]))
+
+    @precondition(lambda self: self.granted)
+    @rule(n=nth)
+    def put_claimed(self, n: int) -> None:
+        key, token = self.granted[-1 - n % len(self.granted)]
+        held = self.twin.claims.get(key)
+        call = calls.put(KEYS, id=f"c{next(self.ids)}", after="", record=b"Fy", key=key, token=token)
+        assert (self.say(call)[0] == 1) == (held is not None and held[0] == token)
+
+    @precondition(lambda self: self.granted)
+    @rule(n=nth)
+    def release(self, n: int) -> None:
+        self.say(calls.release(KEYS, *self.granted[-1 - n % len(self.granted)]))
+
+    @rule(by=st.sampled_from(("last", "id", "key")), key=names, n=nth, have=nth)
+    def get(self, by: str, key: str, n: int, have: int) -> None:
+        value = {"last": "", "id": self.known(n), "key": key}[by]
+        self.say(calls.get(KEYS, by, value, self.known(have) if have % 2 else ""))
+
+    @rule(n=nth, last=st.booleans(), limit=st.sampled_from((1, 3, 128)))
+    def page(self, n: int, last: bool, limit: int) -> None:
+        self.say(calls.page(KEYS, "" if last else self.known(n), limit))
+
+    @precondition(lambda self: self.twin.last > 5)
+    @rule()
+    def delete(self) -> None:
+        self.say(calls.delete(KEYS, 60_000))
+
+    @rule(seconds=st.sampled_from((0.001, 0.02, 11.0, -30.0)))
+    def pass_time(self, seconds: float) -> None:
+        self.now += round(seconds * S)
+
+    @precondition(lambda self: self.sent)
+    @rule(n=nth)
+    def send_again(self, n: int) -> None:
+        """A reply was lost: a put that is there changes nothing but the clock."""
+        call = self.sent[-1 - n % len(self.sent)]
+        before, known = copy.deepcopy(self.twin), call.args[0] in self.twin.ids
+        reply = self.say(call, again=True)
+        if call.script == "saver_put" and known:
+            before.clock = self.twin.clock
+            assert before == self.twin
+        if call.script == "saver_claim" and reply[0] == 1:
+            self.granted.append((str(call.args[0]), reply[2]))
+
+
+def test_saver_scripts_and_twin_say_and_do_the_same(server: EmbeddedRedis) -> None:
+    clock = [BEGIN]
+    with SyncStore(server.url, now_us=lambda: clock[0]) as store:
+        run_state_machine_as_test(lambda: BothLines(store, clock), settings=profile())  # type: ignore[arg-type]
+
+
+# Deltas.
+
+texts = st.dictionaries(
+    st.sampled_from(("a", "b", "c", "d")),
+    st.lists(st.sampled_from((b"0123456789" * 8, b"abc", b"xyz" * 30)), max_size=5).map(b"".join),
+)
+
+
+@given(texts, texts)
+def test_a_delta_gives_back_the_very_texts_in_their_order(old: dict[str, bytes], new: dict[str, bytes]) -> None:
+    delta = diff(old, new)
+    if delta is not None:
+        assert list(apply(old, delta).items()) == list(new.items())
+    else:
+        assert [key for key in old if key in new] != list(new)[: len(set(old) & set(new))]
+
+
+def shared(one: bytes, other: bytes) -> int:
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+@given(st.binary(max_size=40), st.binary(max_size=40), st.binary(max_size=40))
+def test_what_two_texts_share_is_all_they_share(front: bytes, one: bytes, other: bytes) -> None:
+    a, b = front + one, front + other
+    assert common_prefix(a, b) == shared(a, b)
+    a, b = one + front, other + front
+    assert common_suffix(a, b, min(len(a), len(b))) == shared(a[::-1], b[::-1])
+
+
+# JSON.
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner),
+)
+
+
+@given(values)
+def test_a_value_reads_as_json_would_read_it(value: Any) -> None:
+    text, copied = json_text.encode(value)
+    expected = json.loads(json.dumps(value))
+    assert json.loads(text) == json_text.decode(text) == expected
+    assert json.dumps(json_text.decode(text)) == json.dumps(expected)
+    assert json.dumps(copied) == json.dumps(expected)
+
+
+def test_not_a_number_stays_one_beside_null() -> None:
+    text, _copied = json_text.encode([None, math.nan])
+    none, nan = json_text.decode(text)
+    assert none is None
+    assert math.isnan(nan)
+
+
+# Seals.
+
+KEY = os.urandom(32)
+
+
+@settings(deadline=None)
+@given(st.binary(max_size=5000) | st.integers(0, 5000).map(lambda n: b"abc" * n), st.booleans())
+def test_what_was_sealed_opens_only_as_it_is_and_where_it_stands(plain: bytes, encrypted: bool) -> None:
+    sealer = Sealer(KeyRing("k", {"k": KEY}) if encrypted else None)
+    sealed = sealer.seal(plain, "here")
+    assert sealer.open(sealed, "here") == plain
+    if len(plain) > 1024 and plain.startswith(b"abc"):
+        assert len(sealed) < len(plain) // 5
+    if encrypted:
+        with pytest.raises(WrongKey):
+            sealer.open(sealed, "there")
+        with pytest.raises(WrongKey):
+            sealer.open(sealed[:-1] + bytes((sealed[-1] ^ 1,)), "here")
+
+
+@given(st.binary(max_size=40))
+def test_bytes_that_are_not_ours_are_refused_in_our_words(junk: bytes) -> None:
+    sealer = Sealer()
+    try:
+        assert sealer.open(junk, "") == junk[1:]
+        assert junk[0] == 0
+    except (SealBroken, UnknownKey):
+        assert not junk or junk[0] != 0
