@@ -45,6 +45,9 @@ def explain(record: RunRecord, account: Sequence[str | None], now: float) -> str
             return "its handoff waits for a coordinator; fix: is one running?"
         case "due", "start":
             return f"it is to begin later{until}"
+        case "due", "child":
+            kids = ", ".join(str(one["child"]) for one in record.waits_for or ())
+            return f"it waits for its sub-agents {kids}{until}"
         case "due", "timer":
             return f"it sleeps{until}"
         case "due", why if why.startswith("gate:"):

@@ -14,16 +14,16 @@ from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
 from techrevati.fleet import registry
-from techrevati.fleet.agents import Card
 from techrevati.fleet.asking import aask
 from techrevati.fleet.athreads import AsyncThread
 from techrevati.fleet.budgets import BudgetLine, aread_books
+from techrevati.fleet.cards import Card
 from techrevati.fleet.client import LOOK_AGAIN
 from techrevati.fleet.events import Cursor, page, reading
 from techrevati.fleet.forking import ForkOptions, last_version_of
 from techrevati.fleet.gates import GateLine, gates_key, line_of, look_calls, unasked
 from techrevati.fleet.listen import AsyncListener
-from techrevati.fleet.listing import ListOptions, RunFilter, RunPage, listing, record_of
+from techrevati.fleet.listing import ListOptions, RunFilter, RunPage, listing, reading_children, record_of
 from techrevati.fleet.results import NotFinished, output_of
 from techrevati.fleet.ringing import ring_for
 from techrevati.fleet.settings import Settings, load_settings, seconds
@@ -104,6 +104,10 @@ class AsyncRun:
     async def retry(self) -> str:
         c = self._client
         return await c.store.run(calls.retry(run_keys(c.fleet, await c.open(), self.id), self.id))
+
+    async def children(self) -> list[RunRecord]:
+        c = self._client
+        return await aask(c.store, reading_children(run_keys(c.fleet, await c.open(), self.id), self.id))
 
     async def fork(self, at: int | None = None, **options: Unpack[ForkOptions]) -> "AsyncRun":
         c = self._client

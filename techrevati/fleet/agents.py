@@ -1,10 +1,10 @@
-"""What a fleet declares about its agents, and what every process may know of them."""
+"""What a fleet declares about its agents."""
 
-import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from techrevati.fleet.cards import Card
 from techrevati.fleet.failures import Retry
 from techrevati.fleet.turn import Turn
 from techrevati.runtime.orchestrator import AgentSession
@@ -32,41 +32,5 @@ class Agent:
     gate: str | None = None
 
     @property
-    def card(self) -> "Card":
+    def card(self) -> Card:
         return Card(self.name, self.role, self.handoffs, self.version, self.fallback, self.max_attempts)
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What other processes know of an agent; kept as JSON in ``roles:{fleet}``."""
-
-    name: str
-    role: str
-    handoffs: tuple[str, ...] = ()
-    version: str = "1"
-    fallback: str | None = None
-    max_attempts: int = 3
-
-    def to_json(self) -> str:
-        return json.dumps(
-            {
-                "role": self.role,
-                "handoffs": self.handoffs,
-                "version": self.version,
-                "fallback": self.fallback,
-                "max_attempts": self.max_attempts,
-            },
-            separators=(",", ":"),
-        )
-
-    @classmethod
-    def from_json(cls, name: str, text: str) -> "Card":
-        body: Mapping[str, Any] = json.loads(text)
-        return cls(
-            name,
-            body["role"],
-            tuple(body.get("handoffs", ())),
-            body.get("version", "1"),
-            body.get("fallback"),
-            body.get("max_attempts", 3),
-        )

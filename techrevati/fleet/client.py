@@ -11,14 +11,14 @@ from types import TracebackType
 from typing import Any, Literal, Self, Unpack
 
 from techrevati.fleet import registry
-from techrevati.fleet.agents import Card
 from techrevati.fleet.asking import ask
 from techrevati.fleet.budgets import BudgetLine, read_books
+from techrevati.fleet.cards import Card
 from techrevati.fleet.events import Cursor, page, reading
 from techrevati.fleet.forking import ForkOptions, last_version_of
 from techrevati.fleet.gates import GateLine, gates_key, line_of, look_calls, unasked
 from techrevati.fleet.listen import ThreadListener
-from techrevati.fleet.listing import ListOptions, RunFilter, RunPage, listing, record_of
+from techrevati.fleet.listing import ListOptions, RunFilter, RunPage, listing, reading_children, record_of
 from techrevati.fleet.results import NotFinished, output_of
 from techrevati.fleet.ringing import ring_for
 from techrevati.fleet.settings import Settings, load_settings, seconds
@@ -130,6 +130,11 @@ class Run:
     def retry(self) -> str:
         """Send a dead, failed or cancelled run back to the turn it ended in."""
         return self._client.store.run(calls.retry(self._client.keys(self.id), self.id))
+
+    def children(self) -> list[RunRecord]:
+        """Give the run's sub-agents that are still known, the oldest first, each on a thread ``sub-agent-<run id>``."""
+        client = self._client
+        return ask(client.store, reading_children(client.keys(self.id), self.id))
 
     def fork(self, at: int | None = None, **options: Unpack[ForkOptions]) -> "Run":
         """Fork the run's thread at a version, or at this run's newest; see `Thread.fork`."""

@@ -4,7 +4,7 @@ import asyncio
 import signal
 from collections.abc import Sequence
 
-from techrevati.fleet.agents import Card
+from techrevati.fleet.cards import Card
 from techrevati.fleet.coordinator import Coordinator
 from techrevati.fleet.ringing import ring_for
 from techrevati.fleet.settings import Settings

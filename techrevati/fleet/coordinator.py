@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from techrevati.fleet import registry
-from techrevati.fleet.agents import Card
+from techrevati.fleet.cards import Card
 from techrevati.fleet.codec import encode
 from techrevati.fleet.routing import HopLimits, Place, Refuse, Standing, Wait, decide
 from techrevati.fleet.settings import Settings

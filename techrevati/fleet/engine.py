@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from techrevati.fleet.agents import Agent
+from techrevati.fleet.children import Children, Directory
 from techrevati.fleet.codec import encode
 from techrevati.fleet.failures import TurnTimedOut, UnknownAgent, classify, describe
 from techrevati.fleet.history import Threads, View
@@ -116,6 +117,7 @@ class Engine:
     counts: Counts = field(default_factory=Counts)
     _threads: Threads = field(init=False)
     _limits: Limits = field(init=False)
+    _directory: Directory = field(init=False)
     _executor: ThreadPoolExecutor | None = field(init=False, default=None)
     _running: dict[str, Running] = field(init=False, default_factory=dict)
     _lane_busy: bool = field(init=False, default=False)
@@ -125,6 +127,7 @@ class Engine:
         s = self.settings
         # Never fewer than there are places: threads in turn would push each other out.
         self._threads = Threads(max(s.cache_threads, 2 * s.concurrency) if s.cache_threads else 0)
+        self._directory = Directory(self.fleet, self.store, {agent.name: agent.card for agent in self.agents.values()})
         self._limits = Limits(s.max_payload, s.full_every, s.keep_checkpoints)
 
     @property
@@ -211,6 +214,7 @@ class Engine:
             self.seam("after_claim")
             view = await self._threads.load(self.store, keys, grant)
             turn = self._make_turn(keys, grant, view, live)
+            await turn.children.read_ends(grant.inbox)
             with self.tracing.turn(run_id, fields, turn.attempt) as span:
                 spec, after, ending = await self._run(turn, view, running)
                 if spec is not None:
@@ -261,6 +265,7 @@ class Engine:
             lines=_Lines(self.store, keys, grant.run_id, grant.token, live),
             limit=limit,
             park_after=self.settings.park_after,
+            children=Children(self._directory, keys, self.settings, fields, grant.run_id, grant.token),
             session=agent.session if (agent := self.agents.get(fields.get("agent", ""))) else None,
             calls=self.calls,
         )
@@ -276,7 +281,7 @@ class Engine:
                 if agent is None:
                     raise UnknownAgent(turn.agent, tuple(sorted(self.agents)))
                 running.until = begun + agent.timeout
-                outcome = as_outcome(await self._call(agent, turn))
+                outcome = await turn.settle_children(as_outcome(await self._call(agent, turn)))
             finally:
                 running.active = False
                 if running.ending is not None:  # a stop may have been asked for as the agent returned

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, TypedDict
 
-from techrevati.fleet.agents import Card
 from techrevati.fleet.asking import Plan
+from techrevati.fleet.cards import Card
 from techrevati.fleet.codec import encode
 from techrevati.fleet.listing import record_of
 from techrevati.fleet.registry import UnknownRole

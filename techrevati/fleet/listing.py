@@ -172,6 +172,15 @@ def listing(fleet: str, partitions: int, wanted: RunFilter, after: str | None, l
             return RunPage(kept, f"{place[0]}~{place[1]}" if place else None)
 
 
+def reading_children(keys: PartitionKeys, run_id: str) -> Plan[list[RunRecord]]:
+    """Read the sub-agents of a run that are still known, the oldest first."""
+    (ids,) = yield [("SMEMBERS", keys.kids(run_id))]
+    ids = sorted(ids)
+    found = yield [("HGETALL", keys.run(child)) for child in ids]
+    records = (record_of(child, flat) for child, flat in zip(ids, found, strict=True))
+    return [record for record in records if record is not None]
+
+
 def _indexes(fleet: str, partitions: int, wanted: RunFilter) -> list[tuple[PartitionKeys, str]]:
     if wanted.thread_id is not None and wanted.tenant is not None:
         keys = PartitionKeys(fleet, partition_of(wanted.tenant, wanted.thread_id, partitions))

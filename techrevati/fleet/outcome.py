@@ -56,6 +56,21 @@ class Suspend:
 
 
 @dataclass(frozen=True, slots=True)
+class Join:
+    """The run waits for sub-agents, holding no worker; the next turn sees how they ended.
+
+    `run_ids` () is all there are.  Counted when the turn commits: `open`, how many ends it takes to wake the run, and
+    `kept`, the inbox entries of ends that the next turn is to see again.
+    """
+
+    run_ids: tuple[str, ...] = ()
+    until: Literal["all", "any"] = "all"
+    expires: float | None = None
+    open: int = 0
+    kept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Fail:
     """The run has failed for a reason that trying again does not mend."""
 
@@ -63,7 +78,7 @@ class Fail:
     details: Any = None
 
 
-Outcome: TypeAlias = Complete | Continue | Sleep | Handoff | Suspend | Fail
+Outcome: TypeAlias = Complete | Continue | Sleep | Handoff | Suspend | Join | Fail
 
 
 @dataclass(frozen=True, slots=True)

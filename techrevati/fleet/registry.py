@@ -8,7 +8,7 @@ pool:{t}:role  worker -> places, expiry      written with each heartbeat
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from techrevati.fleet.agents import Card
+from techrevati.fleet.cards import Card
 from techrevati.runtime.errors import TechrevatiError
 from techrevati.store.calls import Arg
 from techrevati.store.errors import FleetMismatch, UpgradeRequired

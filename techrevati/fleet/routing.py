@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from techrevati.fleet.agents import Card
+from techrevati.fleet.cards import Card
 
 
 @dataclass(frozen=True, slots=True)

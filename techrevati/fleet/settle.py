@@ -9,7 +9,7 @@ from typing import Any
 
 from techrevati.fleet.codec import encode
 from techrevati.fleet.history import View
-from techrevati.fleet.outcome import Ask, Complete, Continue, Fail, Handoff, Outcome, Parked, Sleep, Suspend
+from techrevati.fleet.outcome import Ask, Complete, Continue, Fail, Handoff, Join, Outcome, Parked, Sleep, Suspend
 from techrevati.fleet.state import RawState, write_delta, write_full
 from techrevati.fleet.turn import Turn
 from techrevati.runtime.handoffs import Handoff as SessionHandoff
@@ -30,7 +30,7 @@ class Limits:
 
 def as_outcome(value: Any) -> Outcome:
     """Read what an agent returned: an outcome, or anything else, which is the run's output."""
-    if isinstance(value, Complete | Continue | Sleep | Handoff | Suspend | Fail):
+    if isinstance(value, Complete | Continue | Sleep | Handoff | Suspend | Join | Fail):
         return value
     if isinstance(value, SessionHandoff):  # what `turn.session.handoff_to` gave
         return Handoff(value.target_role, value.reason, value.context)
@@ -108,7 +108,7 @@ def commit_of(
     changed, gone = turn.state.changes()
     written = state_write(view, changed, gone, limits)
     added = [encode(message, "message", limits.payload) for message in turn.messages.added]
-    move, when, target, body, asks = "continue", "", "", "", list[Suspended]()
+    move, when, target, body, asks, kept = "continue", "", "", "", list[Suspended](), tuple[str, ...]()
     match outcome:
         case Complete(output):
             move, body = "complete", encode(output, "output", limits.payload)
@@ -126,6 +126,10 @@ def commit_of(
             move, asks = "suspend", _suspended(calls, limits.payload)
             waits = [{"call_id": ask.call_id, "payload": ask.payload, "expires_in": ask.expires} for ask in calls]
             body = encode(waits, "suspension", limits.payload)
+        case Join(run_ids, _, expires, open, kept):
+            move, target = "suspend", str(open)
+            when = "" if expires is None else after(expires * 1e6)
+            body = encode([{"child": run_id} for run_id in run_ids], "children", limits.payload)
     events = list(turn.events)
     if isinstance(outcome, Handoff):
         events.append(
@@ -153,7 +157,7 @@ def commit_of(
         bytes=len(written.text) + sum(map(len, added)),
         messages=added,
         events=events,
-        inbox=[entry.entry_id for entry in turn.inbox],
+        inbox=[entry.entry_id for entry in turn.inbox if entry.entry_id not in kept],
         calls=asks,
     )
     return spec, View(

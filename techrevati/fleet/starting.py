@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal, NotRequired, TypedDict
 
-from techrevati.fleet.agents import Card
+from techrevati.fleet.cards import Card
 from techrevati.fleet.codec import encode
 from techrevati.fleet.registry import UnknownRole
 from techrevati.fleet.settings import Settings, seconds

@@ -12,7 +12,7 @@ T = TypeVar("T")
 
 
 class SyncTurn:
-    """What a sync agent gets: `model`, `step` and `pause` block; all else is the turn's own."""
+    """What a sync agent gets: `model`, `step`, `start_child` and `pause` block; all else is the turn's own."""
 
     def __init__(self, turn: Turn, loop: asyncio.AbstractEventLoop) -> None:
         self._turn, self._loop = turn, loop
@@ -30,6 +30,9 @@ class SyncTurn:
             return await self._turn.step(key, lambda: asyncio.to_thread(fn), policy=policy)
 
         return self._wait(step())
+
+    def start_child(self, agent: str, input: Any = None, **options: Any) -> str:
+        return self._wait(self._turn.start_child(agent, input, **options))
 
     def pause(self, seconds: float | timedelta) -> None:
         self._wait(self._turn.pause(seconds))

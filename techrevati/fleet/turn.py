@@ -20,6 +20,7 @@ import msgspec
 
 from techrevati.fleet.answers import OnDelta, OnEvent
 from techrevati.fleet.calling import Caller, Refused, Straight, patiently
+from techrevati.fleet.children import Children
 from techrevati.fleet.codec import encode
 from techrevati.fleet.feedback import SILENT, read
 from techrevati.fleet.model_failures import ModelFailed
@@ -32,6 +33,7 @@ from techrevati.fleet.outcome import (
     Fail,
     Handed,
     Handoff,
+    Join,
     Outcome,
     Parked,
     Sleep,
@@ -161,6 +163,7 @@ class Turn:
         park_after: float,
         session: AgentSession | None = None,
         calls: Calls | None = None,
+        children: Children | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.run_id, self.token = run_id, token
@@ -175,7 +178,7 @@ class Turn:
         self.usage = Usage()
         self.inbox = inbox
         self.events: list[tuple[str, str]] = []
-        self._fields, self._lines = fields, lines
+        self._fields, self._lines, self._children = fields, lines, children
         self._calls: Calls = calls or _Straight(models)
         self._limit, self._park_after, self._clock = limit, park_after, clock
         self._journal = {key[2:]: text for key, text in journal.items() if key.startswith("e:")}
@@ -350,6 +353,32 @@ class Turn:
         self._journal[name] = known
         return decode_json(known)
 
+    @property
+    def children(self) -> Children:
+        """The run's sub-agents: a mapping of those that ended since the last turn, and what may be done with any."""
+        if self._children is None:
+            raise RuntimeError("this turn is not connected to a store, so it has no sub-agents")
+        return self._children
+
+    async def start_child(
+        self,
+        agent: str,
+        input: Any = None,
+        *,
+        key: str | None = None,
+        deadline: float | timedelta | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Start another agent on a task of its own, and give its run id; it works while this turn goes on.
+
+        A turn that runs again gets the same child: by `key`, or else by the order and the arguments of its starts.
+
+        Raises:
+            UnknownRole, NotJson, PayloadTooLarge, TooManyChildren, LeaseLost, IdempotencyConflict.
+        """
+        name = self._key("child", [agent, input]) if key is None else f"key:{key}"
+        return await self.children.start(agent, input, key=name, deadline=deadline, metadata=metadata)
+
     async def pause(self, seconds: float | timedelta) -> None:
         """Wait inside the turn; a wait of more than a second gives the place back and the turn resumes here.
 
@@ -373,7 +402,7 @@ class Turn:
         Raises:
             NotJson, PayloadTooLarge.
         """
-        if not kind or kind.startswith(("run.", "turn.", "handoff.", "call.", "gate.", "budget.")):
+        if not kind or kind.startswith(("run.", "turn.", "handoff.", "call.", "child.", "gate.", "budget.")):
             raise ValueError(f"event type {kind!r} is refused: it is empty or the runtime's own")
         self.note(kind, data)
 
@@ -413,6 +442,10 @@ class Turn:
                 thread_id=self.thread_id,
             )
         return self._session.session
+
+    async def settle_children(self, outcome: Outcome) -> Outcome:
+        """Count what a wait for sub-agents waits for; the engine calls it before the commit is built."""
+        return await self._children.settle(outcome) if self._children is not None else outcome
 
     def settle_session(self, *, ended: bool) -> None:
         """Keep or end the session, if one was opened; the engine calls it before the commit is built."""
@@ -457,6 +490,20 @@ class Turn:
         wait = None if expires is None else as_seconds(expires, "expires")
         first = Ask(call_id, payload, (), wait, default_action, default_payload)
         return Suspend((first, *also))
+
+    def wait_children(
+        self,
+        *run_ids: str,
+        until: Literal["all", "any"] = "all",
+        expires: float | timedelta | None = None,
+    ) -> Outcome:
+        """Wait for sub-agents (all of them, if none is named), holding no worker, at most `expires` seconds.
+
+        The next turn has their ends in `turn.children`; of a wait for all, those told before, too.
+        It may come sooner: a message wakes the run as well.
+        """
+        wait = None if expires is None else as_seconds(expires, "expires")
+        return Join(run_ids, until, wait)
 
     def fail(self, error: str, details: Any = None) -> Outcome:
         """End the run as failed: trying again would not mend it."""

@@ -112,6 +112,7 @@ class StartSpec:
     priority: int = 0
     max_attempts: int = 3
     parent: str = ""
+    parent_token: str = ""
     line_max: int = LINE_MAX
     fields: Mapping[str, str]
 
@@ -125,7 +126,8 @@ def start(keys: PartitionKeys, spec: StartSpec) -> Call[Started]:
                 key=spec.idem_key,
                 thread_id=spec.thread_id,
                 parent=spec.parent,
-                run_id=spec.run_id,
+                run_id=spec.parent or spec.run_id,
+                token=spec.parent_token,
             )
         return Started(reply[2], reply[3], reply[0] == 1)
 
@@ -145,6 +147,7 @@ def start(keys: PartitionKeys, spec: StartSpec) -> Call[Started]:
         spec.max_attempts,
         spec.parent,
         spec.line_max,
+        spec.parent_token,
     ]
     for name, value in spec.fields.items():
         args += (name, value)

@@ -26,7 +26,7 @@ _CORE = (
     *("tenant", "thread", "role", "agent", "home", "status", "token", "worker", "why", "until", "detail"),
     *("turn", "attempt", "maxa", "fails", "hops", "target", "priority", "score", "counted", "created", "ended"),
     *("next_at", "deadline", "parent", "idem", "cancel", "cancel_by", "resume", "retried", "pardon"),
-    *("v0", "f0", "k0", "commit", "released", "reason", "seq", "lseq", "ln", "wakes", "inbox_n"),
+    *("v0", "f0", "k0", "commit", "released", "reason", "seq", "lseq", "ln", "wakes", "inbox_n", "open"),
 )
 _TEXTS = ("handed", "waits", "output", "error", "reply", "lb", "tin", "tout", "micros")
 _OWN = frozenset((*_CORE, *_TEXTS, "j", "kids"))
@@ -211,6 +211,7 @@ def parse_run(run_id: str, fields: Fields) -> Run:
         live_n=_int(fields, "ln"),
         live_batch=fields.get("lb", ""),
         wakes=_int(fields, "wakes"),
+        open=_int(fields, "open"),
         inbox_n=_int(fields, "inbox_n"),
         extra={name: value for name, value in fields.items() if name not in _OWN},
     )

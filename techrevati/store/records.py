@@ -126,7 +126,7 @@ class RunRecord:
             output=_json(fields, "output"),
             error=_json(fields, "error"),
             metadata=_json(fields, "meta"),
-            waits_for=_json(fields, "waits") if fields.get("why") == "decision" else None,
+            waits_for=_json(fields, "waits") if fields.get("why") in ("decision", "child") else None,
             project_id=fields.get("project", ""),
             input_tokens=_int(fields, "tin"),
             output_tokens=_int(fields, "tout"),

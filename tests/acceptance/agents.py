@@ -201,6 +201,28 @@ async def chat(turn: Turn) -> Outcome:
     return turn.complete() if turn.number >= turn.input["turns"] else turn.continue_()
 
 
+async def lead(turn: Turn) -> Outcome:
+    """Send out the agents of `send`, each an (agent, input), and tell how they ended."""
+    job = turn.input
+    if turn.number == 1:
+        turn.state["ids"] = []
+        for place, (agent, given) in enumerate(job["send"]):
+            turn.state["ids"].append(
+                await turn.start_child(agent, given, key=f"c{place}" if job.get("keyed") else None)
+            )
+            tell(f"sent {turn.run_id} {turn.attempt} {turn.state['ids'][-1]} {os.getpid()}")
+        if job.get("gate") and turn.attempt == 1:
+            await gate(job["gate"])
+        if job.get("quit"):
+            return turn.complete(turn.state["ids"])
+        return turn.wait_children(until=job.get("until", "all"), expires=job.get("expires"))
+    tell(f"woken {turn.run_id} {turn.number} {time.time()}")
+    ended = {run_id: [child.status, child.output, child.error] for run_id, child in turn.children.items()}
+    said = {run_id: await turn.children.messages(run_id) for run_id in turn.state["ids"]} if job.get("read") else {}
+    states = [(await turn.children.status(run_id)).status for run_id in turn.state["ids"]]
+    return turn.complete({"turn": turn.number, "ended": ended, "said": said, "states": states})
+
+
 async def flaky(turn: Turn) -> Outcome:
     """Raise a failure of the class asked for, `times` times."""
     tell(f"flaky {turn.run_id} {turn.failures} {time.time()}")
@@ -260,7 +282,7 @@ BEHAVIOURS: dict[str, AgentFunction] = {
     function.__name__: function
     for function in (
         *(count, hold, plough, steer, relay, stray, ask, steps, think, chat),
-        *(flaky, poison, nap, pause, spoil, plain),
+        *(flaky, poison, nap, pause, spoil, plain, lead),
     )
 }
 QUICK_RETRY = Retry(tries=3, base=0.05, cap=0.2)

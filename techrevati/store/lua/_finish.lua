@@ -9,10 +9,26 @@ local function inbox_add(r, id, kind, json)
   if string.sub(id, 1, 1) ~= '~' then
     put(r, 'wakes', f0(num(r.wakes) + 1))
     if r.home == 'due' and r.token == '' and (r.why == 'decision' or r.why == 'timer' or r.why == 'child') then
-      leave(r)
-      ready_add(r)
+      if r.why == 'child' and kind == 'child' and num(r.open) > 1 then
+        put(r, 'open', f0(num(r.open) - 1))         -- it waits for more of them
+      else
+        leave(r)
+        ready_add(r)
+      end
     end
   end
+end
+
+-- Of `open` sub-agents that a run waits for, those that ended while its turn ran are in the inbox; what else is there
+-- wakes it.
+local function still_open(r, open)
+  local ends = 0
+  if num(r.wakes) > 0 then
+    for _, text in ipairs(call('HVALS', K('inbox', r.id))) do
+      if string.find(text, '^%d+ child ') then ends = ends + 1 end
+    end
+  end
+  return num(r.wakes) > ends and 0 or max(0, open - ends)
 end
 
 -- An operator may send these back to work, so what reached them is kept as long as they are.
@@ -29,7 +45,11 @@ local function tell_parent(r, status)
   local parent = run_of(r.parent)
   if not parent or (terminal(parent) and not retriable(parent)) then return end
   inbox_add(parent, 'child:' .. r.id .. ':' .. r.seq, 'child', '{"run_id":"' .. r.id .. '","status":"' .. status .. '"}')
-  if terminal(parent) then call('PEXPIRE', K('inbox', parent.id), f0(RUN_TTL)) end
+  if terminal(parent) then
+    call('PEXPIRE', K('inbox', parent.id), f0(RUN_TTL))
+  else
+    event(parent, '-', 'child.ended', 'child', r.id, 'status', status)
+  end
 end
 
 -- more: further fields for the run's record (output, error, reason).  by: who writes the event.

@@ -20,8 +20,10 @@
 -- ARGV[15] attempts   expiries of one turn before the run is dead
 -- ARGV[16] parent     run id of the agent that starts this one, or ''
 -- ARGV[17] line max   runs that may wait behind the active one
--- ARGV[18...] field, value, ...   kept with the run: input, meta, trace, project
+-- ARGV[18] token      of the parent's lease, if only its holder may start this one; ''
+-- ARGV[19...] field, value, ...   kept with the run: input, meta, trace, project
 -- returns  {1 made | 0 was there, wanted, run id, thread}
+--          {-1, _, current token} the parent's lease is lost
 --          {-2, _, run id} key used for something else, {-3, _, active} busy, {-4} parent gone or ended,
 --          {-5, _, n} line full, {-6} parent has 128 children
 local refused = enter(ARGV[1], ARGV[2])
@@ -33,6 +35,7 @@ if before then return before end
 if parent_id ~= '' then
   local parent = run_of(parent_id)
   if not parent or terminal(parent) then return { -4, {} } end
+  if ARGV[18] ~= '' and parent.token ~= ARGV[18] then return { -1, {}, parent.token } end
   if call('SCARD', K('kids', parent_id)) >= 128 then return { -6, {} } end
 end
 
@@ -48,11 +51,13 @@ if active and policy == 'enqueue' and not (waits and length == 0) and length >= 
 end
 
 if t.version == '' then begin_thread(t, r) end
-begin_run(r, t, ARGV[6], ARGV[7], ARGV[14], ARGV[15], idem, digest, when(ARGV[12]), when(ARGV[13]), 18)
+begin_run(r, t, ARGV[6], ARGV[7], ARGV[14], ARGV[15], idem, digest, when(ARGV[12]), when(ARGV[13]), 19)
 if parent_id ~= '' then
-  put(r, 'parent', parent_id)
+  local parent = run_of(parent_id)
+  put(r, 'parent', parent_id, 'score', parent.score)                -- as old as its parent, to whoever waits
   call('SADD', K('kids', parent_id), id)
-  put(run_of(parent_id), 'kids', '1')
+  put(parent, 'kids', '1')
+  event(parent, '-', 'child.started', 'child', id, 'agent', r.agent)
 end
 
 if active and (policy == 'interrupt' or policy == 'rollback') then

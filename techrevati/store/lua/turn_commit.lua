@@ -8,8 +8,9 @@
 -- ARGV[3]  run id
 -- ARGV[4]  token      refused unless it is the lease's
 -- ARGV[5]  move       continue | sleep | park | retry | suspend | handoff | complete | fail | dead
--- ARGV[6]  when       sleep, park, retry: "+us" or "=us"
--- ARGV[7]  target     handoff: agent; park: what it waits for; retry: the failure class
+-- ARGV[6]  when       sleep, park, retry: "+us" or "=us"; suspend: at the latest, or ''
+-- ARGV[7]  target     handoff: agent; park: what it waits for; retry: the failure class; suspend without calls:
+--                     how many ends of sub-agents it waits for
 -- ARGV[8]  body       JSON: handoff context, output, error, or what a suspension waits for
 -- ARGV[9]  state      '' unchanged | f full | d delta
 -- ARGV[10] state JSON
@@ -197,11 +198,16 @@ elseif move == 'handoff' then
 else
   leave(r)
   event(r, by, 'turn.committed', 'turn', turn, 'role', role, 'move', move)
-  if move == 'suspend' then at = ask() end
-  if move == 'continue' or num(r.wakes) > 0 or (move == 'sleep' and at <= NOW) then
+  local open = move == 'suspend' and c2 < c1 and num(ARGV[7]) or 0
+  if move == 'suspend' then at = min(ask(), at or math.huge) end
+  if open > 0 then
+    open = still_open(r, open)
+    put(r, 'open', f0(open))
+  end
+  if move == 'continue' or (num(r.wakes) > 0 and open == 0) or (move == 'sleep' and at <= NOW) then
     ready_add(r, next_claim ~= '')
   else
-    due_add(r, at, move == 'sleep' and 'timer' or 'decision')
+    due_add(r, at, move == 'sleep' and 'timer' or open > 0 and 'child' or 'decision')
   end
 end
 local home = r.home == '' and '-' or r.home

@@ -127,12 +127,17 @@ def turn_commit(
     else:
         leave(u, run)
         u.event(run, by, "turn.committed", turn=turn, role=role, move=move)
-        look: float = _ask(u, run, asks, body) if move == "suspend" else until or 0
+        look: float = until or 0
+        open_ = int(target or 0) if move == "suspend" and not asks else 0
+        if move == "suspend":
+            look = min(_ask(u, run, asks, body), NEVER if until is None else until)
+        if open_:
+            run.open = open_ = _still_open(run, open_)
         # Whatever came while the turn ran and was not read by it keeps the run from waiting.
-        if move == "continue" or run.wakes > 0 or (move == "sleep" and look <= u.now):
+        if move == "continue" or (run.wakes > 0 and not open_) or (move == "sleep" and look <= u.now):
             ready_add(u, run, quiet=next_claim != "")
         else:
-            due_add(u, run, look, "timer" if move == "sleep" else "decision")
+            due_add(u, run, look, "timer" if move == "sleep" else "child" if open_ else "decision")
     run.commit, run.reply = token, (str(thread.version), run.home or "-", role)
     return u.reply(1, *run.reply[:2], next_grant(role))
 
@@ -166,6 +171,12 @@ def _decided_before_asked(run: Run, asks: Sequence[_Ask]) -> set[str]:
     """Give the decisions for calls that nobody had asked for yet: the next turn has to read them again."""
     ids = [alias for ask in asks if ask[0] not in run.calls for alias in ask[:3]]
     return {run.decided[alias] for alias in ids if alias in run.decided}
+
+
+def _still_open(run: Run, open_: int) -> int:
+    """Give how many sub-agents it still waits for; an end may be in the inbox, and what else is there wakes it."""
+    ends = sum(entry.kind == "child" for entry in run.inbox.values())
+    return 0 if run.wakes > ends else max(0, open_ - ends)
 
 
 def _ask(u: Unit, run: Run, asks: Sequence[_Ask], waits: str) -> float:

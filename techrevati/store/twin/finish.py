@@ -30,8 +30,11 @@ def inbox_add(u: Unit, run: Run, entry_id: str, kind: str, body: str) -> None:
     if wakes(entry_id):
         run.wakes += 1
         if run.home == "due" and not run.token and run.why in WAKEABLE:
-            leave(u, run)
-            ready_add(u, run)
+            if run.why == "child" and kind == "child" and run.open > 1:
+                run.open -= 1  # it waits for more of them
+            else:
+                leave(u, run)
+                ready_add(u, run)
 
 
 def inbox_drop(run: Run, entry_id: str) -> None:
@@ -82,6 +85,8 @@ def _tell_parent(u: Unit, run: Run) -> None:
     if parent is not None and (not parent.is_terminal or parent.status in RETRIABLE):
         body = f'{{"run_id":"{run.id}","status":"{run.status}"}}'
         inbox_add(u, parent, f"child:{run.id}:{run.seq}", "child", body)
+        if not parent.is_terminal:
+            u.event(parent, "-", "child.ended", child=run.id, status=run.status)
 
 
 def flag(u: Unit, run: Run, reason: str, grace: int) -> None:

@@ -113,6 +113,8 @@ class Run:
     live_n: int = 0
     live_batch: str = ""
     wakes: int = 0
+    open: int = 0
+    """Ends of sub-agents it waits for."""
     inbox_n: int = 0
     extra: dict[str, str] = field(default_factory=dict)
     inbox: dict[str, Entry] = field(default_factory=dict)

@@ -29,6 +29,7 @@ def run_start(
     attempts: str,
     parent_id: str,
     line_max: str,
+    parent_token: str,
     *fields: str,
 ) -> Reply:
     """Create a run (and its thread), or return what the idempotency key already made."""
@@ -38,6 +39,8 @@ def run_start(
     if parent_id:
         if parent is None or parent.is_terminal:
             raise Refused(-4)
+        if parent_token and parent.token != parent_token:
+            raise Refused(-1, parent.token)
         if len(parent.kids) >= KIDS_MAX:
             raise Refused(-6)
     thread = u.p.threads.get((tenant, thread_id)) or Thread(tenant, thread_id, created=u.now)
@@ -55,6 +58,8 @@ def run_start(
     begin_run(u, thread, run, idem, digest, when(begin, u.now), when(deadline, u.now))
     if parent is not None:
         parent.kids.add(run_id)
+        run.place = parent.place  # as old as its parent, to whoever waits
+        u.event(parent, "-", "child.started", child=run_id, agent=agent)
 
     if active is not None and policy in ("interrupt", "rollback"):
         _take_over(u, thread, active, run, policy)

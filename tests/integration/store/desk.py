@@ -50,6 +50,7 @@ class Desk:
         priority: int = 0,
         attempts: int = 3,
         parent: str = "",
+        parent_token: str = "",
         line_max: int = calls.LINE_MAX,
         **fields: str,
     ) -> Started:
@@ -69,6 +70,7 @@ class Desk:
             priority=priority,
             max_attempts=attempts,
             parent=parent,
+            parent_token=parent_token,
             line_max=line_max,
             fields=fields,
         )

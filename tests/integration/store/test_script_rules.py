@@ -20,7 +20,7 @@ FRAGMENTS = tuple(sorted(e.name[:-4] for e in LUA.iterdir() if e.name.startswith
 # Command -> the options of it that are newer than Redis 6.2 are not used; all of these are as old as that.
 ALLOWED = {
     *("DEL", "EXISTS", "GET", "SET", "PERSIST", "PEXPIRE", "PUBLISH", "TIME", "COPY", "RENAME", "UNLINK"),
-    *("HDEL", "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HLEN", "HMGET", "HSET", "HSETNX"),
+    *("HDEL", "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HLEN", "HMGET", "HSET", "HSETNX", "HVALS"),
     *("LLEN", "LPOP", "LPUSH", "LRANGE", "LREM", "LTRIM", "RPUSH"),
     *("SADD", "SCARD", "SMEMBERS"),
     "UNLINK",

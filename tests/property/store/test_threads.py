@@ -43,6 +43,7 @@ class Threads(Worlds):
             idem=idem,
             idem_key=idem,
             parent=parent.id if parent else "",
+            parent_token=parent.token if parent else "",
             line_max=3,
             fields={},
         )
@@ -57,7 +58,7 @@ class Threads(Worlds):
     @precondition(lambda self: self.twin.runs)
     @rule(
         n=nth,
-        move=st.sampled_from(("continue", "continue", "suspend", *ENDS)),
+        move=st.sampled_from(("continue", "continue", "suspend", "join", "join", *ENDS)),
         messages=st.integers(0, 3),
         kind=st.sampled_from(("", "d", "f")),
     )
@@ -70,6 +71,8 @@ class Threads(Worlds):
             return
         run = held[n % len(held)]
         ends: dict[str, Any] = {"calls": [Suspended(call_id="c1")]} if move == "suspend" else {}
+        if move == "join":
+            move, ends = "suspend", {"target": str(1 + n % 3), "when": "+9000000" if n % 4 else ""}
         spec = CommitSpec(
             run_id=run.id,
             token=run.token,
@@ -81,7 +84,7 @@ class Threads(Worlds):
             keep_from="2" if kind == "f" and n % 2 else "",
             bytes=7 * messages,
             messages=[f'{{"m":{next(self.ids)}}}' for _ in range(messages)],
-            inbox=sorted(run.inbox),
+            inbox=sorted(run.inbox)[: n % 3],
             **ends,
         )
         self.say(calls.commit(self.keys, spec))

@@ -136,7 +136,8 @@ class BothWorlds(Worlds):
         worker=workers,
         messages=st.lists(st.sampled_from(('{"m":1}', '{"m":2}')), max_size=2),
         read=st.sampled_from(("all", "some", "none")),
-        asked=st.sampled_from((("c1",), ("c2",), ("c1", "c2"))),
+        asked=st.sampled_from((("c1",), ("c2",), ("c1", "c2"), ())),
+        open=st.integers(0, 3),
         expires=st.sampled_from(("", "+3000000")),
         cost=st.sampled_from(("", "1.5", "-0.5")),
         usage=st.sampled_from(("", "1 2 3")),
@@ -164,8 +165,10 @@ class BothWorlds(Worlds):
             token=token,
             move=move,
             worker=of["worker"],
-            when=of["wait"] if move in ("sleep", "park", "retry") else "",
-            target={"park": of["why"], "retry": "Timeout", "handoff": "editor"}.get(move, ""),
+            when=of["wait"] if move in ("sleep", "park", "retry") else of["expires"] if move == "suspend" else "",
+            target={"park": of["why"], "retry": "Timeout", "handoff": "editor", "suspend": str(of["open"])}.get(
+                move, ""
+            ),
             body='{"x":[]}',
             state_kind=of["kind"],
             state='{"s":1}' if of["kind"] else "",
@@ -201,6 +204,7 @@ class BothWorlds(Worlds):
             "keep": "",
             "journal": [],
             "fused": "",
+            "open": 0,
         }
         self.commit(n, move, **{**made, **of})
 

@@ -1,6 +1,6 @@
 """Where a handoff goes."""
 
-from techrevati.fleet.agents import Card
+from techrevati.fleet.cards import Card
 from techrevati.fleet.routing import HopLimits, Place, Refuse, Standing, Wait, decide, returns_in_a_row
 
 CARDS = {

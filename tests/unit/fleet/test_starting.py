@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from techrevati.fleet.agents import Card
+from techrevati.fleet.cards import Card
 from techrevati.fleet.settings import Settings
 from techrevati.fleet.starting import Start, decide_call, run_keys, start_call, steer_call
 from techrevati.store.errors import BadName, NotJson
@@ -22,7 +22,7 @@ def built(**options: Any) -> Any:
 def arguments(call: Any) -> dict[str, Any]:
     names = (
         *("run_id", "tenant", "thread", "role", "agent", "on_busy", "messages", "idem", "digest", "begin", "deadline"),
-        *("priority", "max_attempts", "parent", "line_max"),
+        *("priority", "max_attempts", "parent", "line_max", "parent_token"),
     )
     rest = call.args[len(names) :]
     return dict(zip(names, call.args, strict=False)) | dict(zip(rest[::2], rest[1::2], strict=True))

@@ -1,0 +1,42 @@
+"""What every process of a fleet may know of its agents."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What other processes know of an agent; kept as JSON in ``roles:{fleet}``."""
+
+    name: str
+    role: str
+    handoffs: tuple[str, ...] = ()
+    version: str = "1"
+    fallback: str | None = None
+    max_attempts: int = 3
+
+    def to_json(self) -> str:
+        return json.dumps(
+            {
+                "role": self.role,
+                "handoffs": self.handoffs,
+                "version": self.version,
+                "fallback": self.fallback,
+                "max_attempts": self.max_attempts,
+            },
+            separators=(",", ":"),
+        )
+
+    @classmethod
+    def from_json(cls, name: str, text: str) -> "Card":
+        body: Mapping[str, Any] = json.loads(text)
+        return cls(
+            name,
+            body["role"],
+            tuple(body.get("handoffs", ())),
+            body.get("version", "1"),
+            body.get("fallback"),
+            body.get("max_attempts", 3),
+        )
