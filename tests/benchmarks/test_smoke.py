@@ -53,7 +53,7 @@ def test_checkpoints_are_measured_beside_the_same_bytes_and_read_back(tmp_path: 
     for took in record["us"].values():
         assert set(took) == {"put", "SET", "get", "cold get", "GET"}
         assert all(len(values) == 3 and min(values) > 0 for values in took.values())
-    assert len(record["long"]) == 30
+    assert len(record["young"]) == len(record["old"]) == 10
 
 
 def links_of(session: str, turns: int) -> Sequence[str]:
