@@ -309,11 +309,7 @@ class Turn:
         self.usage.cost_micros += cost
 
     async def _make(self, key: str, caller: Caller, name: str, request: ModelRequest) -> ModelReply:
-        async def attempt() -> ModelReply:
-            async with asyncio.timeout(request.timeout):
-                return await caller.call(name, request)
-
-        reply = replace(await self.admitted(attempt), feedback=SILENT)
+        reply = replace(await self.admitted(lambda: caller.call(name, request)), feedback=SILENT)
         self._keep(key, msgspec.json.encode(reply).decode())
         return reply
 

@@ -332,3 +332,26 @@ async def test_a_group_of_tasks_in_which_one_fails_has_failed(redis_url: str, fl
     async with desk(fleet, redis_url) as at:
         record = await at.served(await at.start())
     assert record.status == "dead" and record.error["type"] == "ValueError"
+
+
+@pytest.mark.parametrize("routed", [False, True])
+async def test_a_model_that_never_answers_times_out_and_counts_against_it(
+    redis_url: str, fleet_name: str, routed: bool
+) -> None:
+    model = Model()
+    model.go.clear()
+    fleet = Fleet(fleet_name)
+    fleet.model("m", model)
+    fleet.model("only", RoutedModel(["m"]))
+    fleet.gate("m", failure_threshold=1, concurrency=1)
+
+    @fleet.agent("writer", retry=Retry(tries=1))
+    async def write(turn: Turn) -> Outcome:
+        await turn.model("only" if routed else "m", "hello", timeout=0.1)
+        return turn.complete()
+
+    async with desk(fleet, redis_url) as at:
+        record = await at.served(await at.start())
+        assert record.status == "dead" and record.error["failure"] == "llm_timeout"
+        [gate] = await asyncio.to_thread(at.client.gates)
+    assert (gate.state, gate.slots_used) == ("open", 0)
