@@ -398,8 +398,26 @@ async def test_8_4_new_user_input_abandons_what_waited() -> None:
     await world.run()
     outcome, _ = await world.run("forget it")
     assert isinstance(outcome, Finished) and outcome.response == "never mind"
+    shown = [m.content for m in world.model.requests[1].messages if m.tool_call_id]
+    assert len(shown) == 1 and "the user went on without this call" in shown[0], "the model knows"
     _, events = await world.run(None, run_id="r3", initial_decisions=(resume("c1"),))
     assert bank.paid == [] and of_type(events, ToolCallResumed) == []
+
+
+async def test_8_4_a_continuation_brings_messages_and_decisions_and_both_count() -> None:
+    bank, world = bank_world(PAY_TWICE, "done")
+    first, _ = await world.run()
+    old = first.checkpoint.document["__run"]["id"]
+    outcome, _ = await world.run("and be quick", parent_run_id=old, initial_decisions=(resume("fc_c1"),))
+    assert isinstance(outcome, Finished) and outcome.response == "done"
+    assert [p[0] for p in bank.paid] == ["c1"], "the one that was decided went on, the other was abandoned"
+    record = await world.store.load_run(outcome.checkpoint.document["__run"]["id"])
+    assert record.parent_run_id == old
+    view = world.model.requests[-1].messages
+    assert [(m.tool_call_id, "went on without" in m.content) for m in view if m.tool_call_id] == [
+        ("c1", False),
+        ("c2", True),
+    ]
 
 
 async def test_8_4_a_run_that_is_over_refuses_decisions() -> None:
