@@ -15,6 +15,7 @@ from techrevati.agent.errors import RunNotActive
 from techrevati.agent.events import DecisionRefused, ToolCallDone, ToolCallResumed
 from techrevati.agent.loop.outcome import Finished, Suspended
 from techrevati.agent.loop.records import OnSuspend
+from techrevati.agent.loop.step import RunNotPrepared
 from techrevati.agent.suspension import (
     DefaultDecision,
     PendingToolCall,
@@ -418,6 +419,32 @@ async def test_8_4_a_continuation_brings_messages_and_decisions_and_both_count()
         ("c1", False),
         ("c2", True),
     ]
+
+
+async def test_8_4_decisions_alone_go_to_the_live_run_of_the_thread() -> None:
+    bank, world = bank_world(PAY, "paid")
+    stream = await world.start(on_suspend=OnSuspend.PARK)
+    await until(lambda: stream.waiting)
+    same = await world.start(None, initial_decisions=(resume("c1"),))
+    assert same is stream
+    outcome = await stream.result()
+    assert isinstance(outcome, Finished) and outcome.response == "paid" and len(bank.paid) == 1
+
+
+async def test_8_4_a_parked_run_is_taken_up_by_another_process() -> None:
+    bank, world = bank_world(PAY)
+    stream = await world.start(on_suspend=OnSuspend.PARK)
+    await until(lambda: stream.waiting)
+    assert stream._task is not None
+    stream._task.cancel()
+    later = World(Script("paid"), agent(tools=(bank.tool,), behaviors=(Approval(),)), store=world.store, new_id=new_id)
+    taken_up = await later.driver.resume("t")
+    taken_up.submit_decision(resume("c1"))
+    outcome = await taken_up.result()
+    assert isinstance(outcome, Finished) and outcome.response == "paid" and len(bank.paid) == 1
+    assert taken_up.run_id == stream.run_id
+    with pytest.raises(RunNotPrepared, match="'nowhere' has no prepared run"):
+        await later.driver.resume("nowhere")
 
 
 async def test_8_4_a_run_that_is_over_refuses_decisions() -> None:
