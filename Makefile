@@ -40,12 +40,14 @@ bench: $(VENV)/.ready ## measure; the figures' meaning is in docs/benchmarks.md
 	$(RUN)/python -m tests.benchmarks.latency
 	$(RUN)/python -m tests.benchmarks.concurrency
 	$(RUN)/python -m tests.benchmarks.goodput
+	$(RUN)/python -m tests.benchmarks.saver
 
 bench-runtime: $(VENV)/.ready ## what the in-process layer costs
 	$(RUN)/python -m tests.benchmarks.bench_runtime
 
 chaos: $(VENV)/.ready ## long fault runs: kill -9 of workers, coordinators, Redis
 	$(PYTEST) -m chaos --timeout 1800 tests
+	$(RUN)/python -m tests.chaos.budgets
 
 property-long: $(VENV)/.ready ## the state machines, for as long as it takes
 	HYPOTHESIS_PROFILE=long $(PYTEST) --timeout 3600 tests/property

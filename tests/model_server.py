@@ -1,7 +1,9 @@
 """A small HTTP server that speaks both providers' streaming APIs, and misbehaves as the model's name says.
 
-    "m" answers · "busy" 429 · "500" that status · "slow" never ends · "cut" hangs up · "hush" just ends
-    "garbled" a broken chunk · "dies" an error inside the stream · each may be "name after" to speak first
+    "busy" 429 · "500" that status · "slow" never ends · "cut" hangs up · "hush" just ends
+    "garbled" a broken chunk · "dies" an error inside the stream · any other name answers
+
+The names of streams may be "name after", to speak first.
 
 One process may serve several tests; `seen` has every request's body, `busy_until` makes all of it answer 429.
 """
@@ -15,6 +17,7 @@ from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+BROKEN = ("slow", "cut", "hush", "garbled", "dies")
 PIECES = ("The tide ", "turns.")
 OPENAI_LIMITS = {
     "x-ratelimit-limit-requests": "500",
@@ -147,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         lines = openai_lines(tools=tools) if self._openai else anthropic_lines(tools=tools)
         spoke = False
         for line in lines:
-            if name != "m" and (spoke or not speak):
+            if name in BROKEN and (spoke or not speak):
                 if self._misbehave(name):
                     return
                 break

@@ -3,13 +3,42 @@
 sub-agent tools and recovery ▶ the definition's behaviours ▶ output ▶ stop policy
 """
 
+from typing import Any, Protocol, runtime_checkable
+
 from techrevati.agent.agent import Agent, wire
+from techrevati.agent.context import ReadOnlyContext
 from techrevati.agent.definition import AgentDefinition
 from techrevati.agent.output import OutputBehavior, OutputTool
+from techrevati.agent.state.document import Document
 from techrevati.agent.stop_policy import StopPolicyBehavior
 from techrevati.agent.stopping import with_max_rounds
-from techrevati.agent.subagents.behavior import RecoveryBehavior, SubAgentsBehavior
+from techrevati.agent.subagents.behavior import Permission, RecoveryBehavior, SubAgentsBehavior, Verdict
 from techrevati.agent.subagents.tools import sub_agent_tools
+
+
+class Ruling(Protocol):
+    """What a judge says; `effect` reads ``allow``, ``ask`` or ``deny``."""
+
+    @property
+    def effect(self) -> str: ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """A behaviour that can say what would become of a call, as `Permissions` does."""
+
+    def verdict(self, document: Document, tool: str, arguments: Any) -> Ruling: ...
+
+
+def _permission(definition: AgentDefinition) -> Permission:
+    """Ask the agent's own judge what may happen without asking; without one, everything is asked."""
+    judge = next((behavior for behavior in definition.behaviors if isinstance(behavior, Judge)), None)
+
+    def permission(ctx: ReadOnlyContext, action: str) -> Verdict:
+        ruling = "ask" if judge is None else str(judge.verdict(ctx.document, action, {}).effect)
+        return "allow" if ruling == "allow" else "deny" if ruling == "deny" else "ask"
+
+    return permission
 
 
 def build(definition: AgentDefinition) -> Agent:
@@ -26,7 +55,7 @@ def build(definition: AgentDefinition) -> Agent:
         return wire(definition, trailing=trailing, system_tools=tools)
     return wire(
         definition,
-        leading=[SubAgentsBehavior(definition.sub_agents), RecoveryBehavior()],
+        leading=[SubAgentsBehavior(definition.sub_agents), RecoveryBehavior(_permission(definition))],
         trailing=trailing,
         system_tools=[*sub_agent_tools(definition), *tools],
     )

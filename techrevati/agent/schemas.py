@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 
 from techrevati.agent.errors import BadToolSchema
 from techrevati.agent.tools import ToolDescriptor, ToolError
@@ -15,7 +17,8 @@ _MOST_PROBLEMS = 5
 
 @lru_cache(maxsize=1024)
 def _validator(schema: bytes) -> Draft202012Validator:
-    return Draft202012Validator(msgspec.json.decode(schema))
+    # A registry of its own: without one a `$ref` to a URL would be fetched, and schemas come from strangers too.
+    return Draft202012Validator(msgspec.json.decode(schema), registry=Registry())
 
 
 def check_schema(descriptor: ToolDescriptor) -> None:
@@ -39,7 +42,10 @@ def check_arguments(descriptor: ToolDescriptor, arguments: Any) -> None:
         ToolError: kind ``invalid_arguments``, with up to five problems and where they are.
     """
     validator = _validator(msgspec.json.encode(descriptor.parameters, order="sorted"))
-    problems = sorted(validator.iter_errors(arguments), key=lambda e: [str(part) for part in e.absolute_path])
+    try:
+        problems = sorted(validator.iter_errors(arguments), key=lambda e: [str(part) for part in e.absolute_path])
+    except Unresolvable as error:
+        raise ToolError(f"the tool's schema refers to what it does not hold: {error}", "invalid_arguments") from error
     if problems:
         lines = [f"{'.'.join(map(str, p.absolute_path)) or 'arguments'}: {p.message}" for p in problems]
         raise ToolError("; ".join(lines[:_MOST_PROBLEMS]), "invalid_arguments")

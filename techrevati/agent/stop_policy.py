@@ -112,16 +112,15 @@ def _elapsed(ctx: ReadOnlyContext, runtime: StopPolicyRuntime) -> int:
 
 def _errors_in_a_row(answers: Sequence[Message], own: Sequence[Message]) -> int:
     """Count the latest finished rounds in which every call failed; a round that waits counts for nothing."""
-    failed: dict[str, bool] = {}
-    for message in own:
-        if message.tool_call_id is not None and not wording.has_mark(message, wording.PLACEHOLDER):
-            failed[message.tool_call_id] = _is_error(message.content)
+    results = {m.tool_call_id: m for m in own if m.tool_call_id and not wording.has_mark(m, wording.PLACEHOLDER)}
     count = 0
-    for answer in answers:
-        results = [failed.get(call.id) for call in answer.tool_calls]
-        if None in results:
+    for answer in reversed(answers):
+        found = [results.get(call.id) for call in answer.tool_calls]
+        if None in found:
             continue
-        count = count + 1 if results and all(results) else 0
+        if not found or not all(_is_error(result.content) for result in found if result is not None):
+            break
+        count += 1
     return count
 
 

@@ -122,9 +122,11 @@ def default_ticket(call_id: str, tool_name: str, arguments: Any, message: str | 
     )
 
 
-def filled_ticket(ticket: SuspendTicket | None, call_id: str, tool_name: str, arguments: Any) -> SuspendTicket:
+def filled_ticket(
+    ticket: SuspendTicket | None, call_id: str, tool_name: str, arguments: Any, message: str | None = None
+) -> SuspendTicket:
     """Complete a ticket whose pending id or name is blank, or that is missing altogether."""
-    plain = default_ticket(call_id, tool_name, arguments)
+    plain = default_ticket(call_id, tool_name, arguments, message)
     if ticket is None:
         return plain
     asked, shown = ticket.suspension, ticket.pending

@@ -16,11 +16,11 @@ _STATES = {"closed": "green", "open": "bold red", "half_open": "yellow"}
 def gates_table(lines: Sequence[GateLine]) -> Table:
     """Draw each gate: its breaker, what its buckets hold of what they can, its slots, who waits."""
     table = Table(box=None, pad_edge=False, caption=None if lines else "no gates", caption_justify="left")
-    table.add_column("gate")
+    table.add_column("gate", no_wrap=True, min_width=max((len(clean(line.name)) for line in lines), default=4))
     table.add_column("breaker")
     for name in ("for", "failures", "slots", "in line"):
         table.add_column(name, justify="right")
-    table.add_column("buckets")
+    table.add_column("buckets", no_wrap=True)
     for line in lines:
         state = f"{line.forced} by hand" if line.forced else line.state.replace("_", " ")
         slots = NOTHING if line.slots is None else f"{line.slots_used}/{line.slots:.0f}"
@@ -35,7 +35,7 @@ def gates_table(lines: Sequence[GateLine]) -> Table:
             str(line.failures) if line.failures else NOTHING,
             slots,
             str(line.in_line) if line.in_line else NOTHING,
-            "  ".join(buckets) or NOTHING,
+            "\n".join(buckets) or NOTHING,
         )
     return table
 

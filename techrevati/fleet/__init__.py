@@ -7,8 +7,11 @@ from techrevati.fleet.aclient import AsyncClient
 from techrevati.fleet.client import Client
 from techrevati.fleet.failures import Retry
 from techrevati.fleet.fleet import Fleet
+from techrevati.fleet.hedging import Hedge
+from techrevati.fleet.model_failures import ModelFailed
 from techrevati.fleet.models import ModelClient, ModelReply, ModelRequest, RetryLater
 from techrevati.fleet.outcome import Ask, Decision, Outcome, Parked
+from techrevati.fleet.routed import RoutedModel
 from techrevati.fleet.settings import Settings, load_settings
 from techrevati.fleet.turn import Turn
 from techrevati.store.records import Event, OnBusy, RunRecord, Status
@@ -20,7 +23,9 @@ __all__ = [
     "Decision",
     "Event",
     "Fleet",
+    "Hedge",
     "ModelClient",
+    "ModelFailed",
     "ModelReply",
     "ModelRequest",
     "OnBusy",
@@ -28,6 +33,7 @@ __all__ = [
     "Parked",
     "Retry",
     "RetryLater",
+    "RoutedModel",
     "RunRecord",
     "Settings",
     "Status",

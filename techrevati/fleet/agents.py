@@ -29,6 +29,7 @@ class Agent:
     meter: Meter = "turns"
     fallback: str | None = None
     session: AgentSession | None = None
+    gate: str | None = None
 
     @property
     def card(self) -> Card:

@@ -105,6 +105,7 @@ class AnthropicModel:
         if system:
             options["system"] = system
         message = _Message(answer)
+        await self._sdk.load()
         try:
             create = self._sdk.client.messages.create
             stream = await create(model=self._name, messages=messages, stream=True, **sendable(create, options))

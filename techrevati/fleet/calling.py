@@ -4,12 +4,14 @@ turn.model, RoutedModel ─▶ Caller.call(name, request) ─▶ ModelReply | Re
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar, cast
 
 from techrevati.fleet.models import ModelReply, ModelRequest, Models
 from techrevati.fleet.outcome import Parked
 from techrevati.runtime.errors import TechrevatiError
+
+T = TypeVar("T")
 
 
 class Refused(TechrevatiError):
@@ -40,11 +42,15 @@ class Caller(Protocol):
         """
 
 
-@runtime_checkable
 class Route(Protocol):
     """A model that is several: it lets out its calls by another's hand."""
 
     async def route(self, request: ModelRequest, caller: Caller) -> ModelReply: ...
+
+
+def route_of(client: object) -> Route | None:
+    """Give a client as a route, if it is one; on each call's way, so by its one method's name."""
+    return cast(Route, client) if hasattr(client, "route") else None
 
 
 class Straight:
@@ -55,25 +61,21 @@ class Straight:
 
     async def call(self, name: str, request: ModelRequest) -> ModelReply:
         client = self._models[name]
-        if isinstance(client, Route):
-            return await client.route(request, self)
+        if (route := route_of(client)) is not None:
+            return await route.route(request, self)
         return await client.complete(request)
 
 
-async def patiently(
-    caller: Caller, name: str, request: ModelRequest, *, park_after: float, waits: Callable[[Refused], None]
-) -> ModelReply:
-    """Call once it is admitted; a short wait is waited out in place, a longer one gives the turn's place back.
+async def patiently(attempt: Callable[[], Awaitable[T]], *, park_after: float, waits: Callable[[Refused], None]) -> T:
+    """Try until it is admitted; a short wait is waited out in place, a longer one gives the turn's place back.
 
     Raises:
         Parked: the gate named in it admits only after more than `park_after` seconds.
-        TimeoutError: admitted, it gave no answer within the request's timeout.
-        Exception: what refused it, if waiting does not help; what the client raised.
+        Exception: what refused it, if waiting does not help; what the attempt raised.
     """
     while True:
         try:
-            async with asyncio.timeout(request.timeout):
-                return await caller.call(name, request)
+            return await attempt()
         except Refused as error:
             refused = error
         if refused.wait is None:

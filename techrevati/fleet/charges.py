@@ -11,7 +11,8 @@ from techrevati.fleet.estimates import Estimate
 from techrevati.fleet.failures import classify
 from techrevati.fleet.feedback import SILENT, Feedback
 from techrevati.fleet.model_failures import ModelFailed
-from techrevati.fleet.models import ModelReply
+from techrevati.fleet.models import ModelReply, RetryLater
+from techrevati.fleet.sdks import NoProvider
 from techrevati.runtime.agent_events import AgentFailureClass
 from techrevati.store.gates import FAIL, NONE, OK, GateSpec
 
@@ -46,33 +47,29 @@ def answered(reply: ModelReply) -> Charge:
     return Charge(True, "", False, reply.input_tokens, reply.output_tokens, rated, reply.cost_micros, reply.feedback)
 
 
-def broke_off(error: BaseException, guess: Estimate, seconds: float, timeout: float) -> Charge:
-    """Give what a call counts as that gave no answer after `seconds`.
+def broke_off(error: BaseException, guess: Estimate, *, timed_out: bool) -> Charge:
+    """Give what a call counts as that gave no answer.
 
-    Refused with an HTTP status it was not made.  Anything else may have been worked on to its end and counts as what
-    was estimated.  Cancelled when its time was up it timed out, whoever noticed first.
+    One that was not made, or was refused, costs nothing.  Any other may have been worked on to its end, and counts as
+    what was estimated.  `timed_out`: cancelled when its time was up, whoever noticed first.
     """
-    failure: str | None
+    failure: str | None = None
+    feedback, overloaded, made = SILENT, False, True
     if isinstance(error, asyncio.CancelledError):
-        failure = "llm_timeout" if seconds >= timeout * 0.99 else None
+        failure = "llm_timeout" if timed_out else None
     elif isinstance(error, Exception):
         failure = classify(error)
-    else:
-        failure = None
-    told = error if isinstance(error, ModelFailed) else None
-    feedback, overloaded = (SILENT, False) if told is None else (told.feedback, told.throttled)
-    if told is not None and told.status is not None:
+    match error:
+        case ModelFailed():
+            feedback, overloaded, made = error.feedback, error.throttled, error.made
+        case RetryLater():
+            feedback, overloaded, made = Feedback(retry_after=error.seconds), True, False
+        case NoProvider() | ConnectionRefusedError():
+            made = False
+    if not made:
         return Charge(False, failure, overloaded, 0, 0, 0, 0, feedback)
-    return Charge(
-        True,
-        failure,
-        overloaded,
-        guess.input_tokens,
-        guess.output_tokens,
-        guess.input_tokens,
-        guess.cost_micros,
-        feedback,
-    )
+    asked, output = guess.input_tokens, guess.output_tokens
+    return Charge(True, failure, overloaded, asked, output, asked, guess.cost_micros, feedback)
 
 
 def costs(spec: GateSpec, requests: int, input_tokens: int, output_tokens: int) -> dict[str, float]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from techrevati.fleet.calling import Refused
 from techrevati.fleet.model_failures import ModelFailed
 from techrevati.fleet.models import RetryLater, UnknownModel
 from techrevati.fleet.sdks import NoProvider
@@ -18,6 +19,7 @@ from techrevati.runtime.orchestrator import MaxIterationsExceededError, Permissi
 from techrevati.runtime.outputs import OutputRejectedError
 from techrevati.runtime.usage_tracking import UsageBoundExceededError
 from techrevati.store.errors import NotJson, PayloadTooLarge, StepInDoubt
+from techrevati.store.gates import BadCost, CostTooLarge, GateRefused, UnknownBucket
 
 PERMANENT = frozenset(
     {"validation_error", "prompt_rejection", "context_overflow", "step_in_doubt", "limit_exceeded", "refused"}
@@ -59,8 +61,12 @@ def classify(error: BaseException) -> str:
             return "validation_error"
         case ModelFailed():
             return error.failure
-        case RetryLater():
+        case RetryLater() | Refused():
             return "rate_limit"
+        case GateRefused():
+            return "dependency_failed"
+        case CostTooLarge() | BadCost() | UnknownBucket():
+            return "validation_error"
         case UsageBoundExceededError() | MaxIterationsExceededError():
             return "limit_exceeded"
         case PermissionDeniedError() | GuardrailViolatedError():

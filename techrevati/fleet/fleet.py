@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from techrevati.fleet.agents import Agent, AgentFunction, Meter
 from techrevati.fleet.budgets import BudgetSpec, Spending, limits_of
+from techrevati.fleet.checkpoints import CheckpointSpec
 from techrevati.fleet.failures import Retry
 from techrevati.fleet.models import ModelClient, Models
 from techrevati.fleet.providers import known_providers
@@ -24,6 +25,7 @@ from techrevati.runtime.orchestrator import AgentSession
 from techrevati.store.budgets import Limits, OnStoreError
 from techrevati.store.gates import BreakerSpec, BucketSpec, GateSpec
 from techrevati.store.keys import check_role
+from techrevati.store.saver import Durability, KeyRing
 
 if TYPE_CHECKING:
     from techrevati.agent.definition import AgentDefinition
@@ -70,6 +72,7 @@ class Fleet:
         self.models = known_providers(Models())
         self.gates: dict[str, GateSpec] = {}
         self.spending: BudgetSpec | None = None
+        self.saving: CheckpointSpec | None = None
         self._settings = settings
         self._apps: dict[str | None, FleetCelery] = {}
 
@@ -97,6 +100,7 @@ class Fleet:
         meter: Meter = "turns",
         fallback: str | None = None,
         session: AgentSession | None = None,
+        gate: str | None = None,
     ) -> Callable[[F], F]:
         """Declare a function as the agent of a role; it is called with a `Turn` and returns an `Outcome`.
 
@@ -109,6 +113,7 @@ class Fleet:
             meter: what a turn costs its tenant's fair share: one turn, its seconds, or its tokens / 1000.
             fallback: agent that gets its handoffs while its own pool has no worker.
             session: permissions, guardrails, policies and limits of `turn.session`.
+            gate: the gate that calls of `turn.session` go through; by default the fleet's only one, if it has but one.
 
         Raises:
             BadName, AlreadyDeclared, ValueError: refused before anything is registered.
@@ -137,6 +142,7 @@ class Fleet:
                 meter=meter,
                 fallback=fallback,
                 session=session,
+                gate=gate,
             )
             return function
 
@@ -233,6 +239,31 @@ class Fleet:
             thresholds=tuple(thresholds),
         )
         self.spending = BudgetSpec(limits, OnStoreError(on_store_error))
+
+    def checkpoints(
+        self,
+        *,
+        ttl: float | timedelta | None = timedelta(days=30),
+        keep: int | None = None,
+        durability: Literal["memory", "fsync", "replicated"] = "memory",
+        encryption: KeyRing | None = None,
+    ) -> None:
+        """Keep what `turn.session.arun_turn(…, idempotency_key=…)` returned in Redis, for any worker to replay.
+
+        Each turn of a session then makes a checkpoint of its thread, in a round trip that the worker's loop waits for.
+
+        Args:
+            ttl: how long a thread is kept without use; `keep`: how many of its checkpoints.  None for ever, for all.
+            durability: what a checkpoint has to survive before it counts.
+            encryption: keys to seal checkpoints with.
+
+        Raises:
+            AlreadyDeclared, ValueError: refused before anything is registered.
+        """
+        if self.saving is not None:
+            raise AlreadyDeclared("keeping checkpoints", self.name, "")
+        kept = None if ttl is None else as_seconds(ttl, "ttl")
+        self.saving = CheckpointSpec(kept, keep, Durability(durability), encryption)
 
     def client(self) -> "Client":
         """Give a client that knows this fleet's agents; it connects on first use."""

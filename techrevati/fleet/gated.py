@@ -8,18 +8,19 @@ A model without a gate, in a fleet without a budget, goes straight to its client
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any
 
 from techrevati.fleet.budgets import news_for
-from techrevati.fleet.calling import Refused, Route
+from techrevati.fleet.calling import Refused, Route, route_of
 from techrevati.fleet.charges import NOT_MADE, Charge, answered, at_most, broke_off, costs, told, verdict
 from techrevati.fleet.estimates import Estimate, estimate
 from techrevati.fleet.gatehouse import Gatehouse
 from techrevati.fleet.models import ModelReply, ModelRequest
 from techrevati.fleet.turn import Turn
-from techrevati.store.budgets import BudgetRefused, Cost, Reservation, Scope, call_id
+from techrevati.store.budgets import AsyncBudget, BudgetRefused, Cost, Reservation, Scope, call_id
 from techrevati.store.errors import StoreError
 from techrevati.store.gates import Admission, AsyncGate, GateRefused
 
@@ -61,25 +62,25 @@ class GatedCalls:
 
     async def _call(self, name: str, request: ModelRequest, *, book: bool) -> ModelReply:
         house, client = self._house, self._house.models[name]
-        if isinstance(client, Route):
-            return await self._route(client, request, book=book)
+        if (route := route_of(client)) is not None:
+            return await self._route(route, request, book=book)
         if not house.minds(name):
             return await client.complete(request)
-        guess = estimate(name, request)
-        let = await self._enter(name, guess, request.timeout, book=book)
+        guess, asked = estimate(name, request), house.monotonic()
+        let = await self.enter(name, guess, request.timeout, book=book)
         begun = house.monotonic()
         try:
             reply = await client.complete(request)
         except BaseException as error:
-            seconds = house.monotonic() - begun
-            charge = broke_off(error, guess, seconds, request.timeout)
-            await self._leave(let, charge, seconds)
+            now = house.monotonic()
+            charge = broke_off(error, guess, timed_out=now - asked >= request.timeout * 0.99)
+            await self.leave(let, charge, now - begun)
             wait = charge.feedback.retry_after
             sent_away = let.gate is not None and charge.overloaded and not charge.made and wait is not None
             if sent_away and self._turn.tally("throttled") <= THROTTLES:
                 raise Refused(name, "throttled", wait, str(error)) from error
             raise
-        await self._leave(let, answered(reply), house.monotonic() - begun)
+        await self.leave(let, answered(reply), house.monotonic() - begun)
         return reply
 
     async def _route(self, route: Route, request: ModelRequest, *, book: bool) -> ModelReply:
@@ -98,7 +99,12 @@ class GatedCalls:
 
     # -- in ----------------------------------------------------------------------------------------
 
-    async def _enter(self, name: str, guess: Estimate, timeout: float, *, book: bool) -> Let:
+    async def enter(self, name: str, guess: Estimate, timeout: float, *, book: bool) -> Let:
+        """Have one call let out; `leave` gives back what is held for it.
+
+        Raises:
+            Refused: gate or budget does not admit it now.
+        """
         self._parts += 1
         ident = call_id(self._turn.run_id, self._turn.number, self._turn.token, self._parts)
         entering = self._house.spawn(self._ask_both(name, ident, guess, timeout, self._booking if book else ""))
@@ -126,7 +132,7 @@ class GatedCalls:
             gate,
             admission if isinstance(admission, Admission) else None,
             reservation if isinstance(reservation, Reservation) else None,
-            "0-0",
+            "",
         )
         await self._settle(held, NOT_MADE, 0.0)
         match errors[0]:
@@ -158,7 +164,8 @@ class GatedCalls:
 
     # -- out ---------------------------------------------------------------------------------------
 
-    async def _leave(self, let: Let, charge: Charge, seconds: float) -> None:
+    async def leave(self, let: Let, charge: Charge, seconds: float) -> None:
+        """Say what became of a call, to its end even if the caller is cancelled."""
         try:
             await asyncio.shield(self._house.spawn(self._settle(let, charge, seconds)))
         except StoreError as error:  # the leases settle it at what was estimated
@@ -166,11 +173,11 @@ class GatedCalls:
 
     async def _settle(self, let: Let, charge: Charge, seconds: float) -> None:
         """Say in one round trip what became of a call."""
-        gate, tenant = let.gate, self._scope.tenant
+        gate = let.gate
         work: list[Awaitable[Any]] = []
         if (budget := self._house.budget) is not None and let.reservation is not None:
             closing = budget.settle(let.reservation, _cost(charge)) if charge.made else budget.release(let.reservation)
-            work += [closing, self._tell_news(budget.events(tenant, after=let.news))]
+            work += [closing, self._tell_news(budget, let.news)]
         if gate is not None and let.admission is not None:
             work.append(self._settle_gate(gate, let.admission, charge, seconds))
             if (said := told(charge.feedback, gate.spec)) is not None:
@@ -194,10 +201,15 @@ class GatedCalls:
             overload=charge.overloaded,
         )
 
-    async def _tell_news(self, reading: Awaitable[Any]) -> None:
-        levels = [level for _, level in self._scope.levels()]
-        for kind, data in news_for(levels, self._turn.run_id, await reading):
-            self._turn.note(kind, data)
+    async def _tell_news(self, budget: AsyncBudget, after: str) -> None:
+        """Tell the run what the books noticed meanwhile; what cannot be read is not worth a paid call."""
+        if not after:
+            return
+        with contextlib.suppress(StoreError):
+            levels = [level for _, level in self._scope.levels()]
+            events = await budget.events(self._scope.tenant, after=after)
+            for kind, data in news_for(levels, self._turn.run_id, events):
+                self._turn.note(kind, data)
 
 
 class _Asks:

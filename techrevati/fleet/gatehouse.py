@@ -1,4 +1,4 @@
-"""The gates and budgets of one process: made with the worker, asked by every call that goes out."""
+"""The gates, budgets and savers of one process: made with the worker, asked by every call that goes out."""
 
 import asyncio
 import logging
@@ -7,9 +7,11 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from techrevati.fleet.budgets import BudgetSpec
+from techrevati.fleet.checkpoints import Savers
 from techrevati.fleet.models import Models
 from techrevati.store.aio import AsyncStore
 from techrevati.store.budgets import AsyncBudget, BudgetKeys
+from techrevati.store.errors import StoreError
 from techrevati.store.gates import AsyncGate, Event, GateSpec, NewsListener
 
 log = logging.getLogger(__name__)
@@ -21,7 +23,7 @@ WIND_UP = 5.0
 
 
 class Gatehouse:
-    """What a process has of its fleet's gates and budgets."""
+    """What a process has of what its fleet shares."""
 
     def __init__(
         self,
@@ -32,9 +34,11 @@ class Gatehouse:
         worker: str,
         gates: Mapping[str, GateSpec],
         budget: BudgetSpec | None = None,
+        savers: Savers | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fleet, self.models, self.monotonic, self._store = fleet, models, monotonic, store
+        self.savers = savers
         self._news = NewsListener(store.url)
         self.gates = {
             name: AsyncGate(store, fleet, spec, worker=worker, news=self._news, on_event=_log_event)
@@ -59,8 +63,11 @@ class Gatehouse:
         return task
 
     async def last_news(self, tenant: str) -> str:
-        """Give the id of the latest entry in a tenant's log of money: what comes behind it is news."""
-        found = await self._store.command("XREVRANGE", BudgetKeys(self.fleet, tenant).log, "+", "-", "COUNT", 1)
+        """Give the id of the latest entry in a tenant's log of money: what comes behind it is news; "" if unknown."""
+        try:
+            found = await self._store.command("XREVRANGE", BudgetKeys(self.fleet, tenant).log, "+", "-", "COUNT", 1)
+        except StoreError:
+            return ""
         return str(found[0][0]) if found else "0-0"
 
     async def close(self) -> None:
@@ -68,6 +75,8 @@ class Gatehouse:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=WIND_UP)
         await asyncio.to_thread(self._news.close)
+        if self.savers is not None:
+            self.savers.close()
 
 
 def _log_event(event: Event) -> None:

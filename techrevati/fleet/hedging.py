@@ -179,8 +179,8 @@ class Race:
         )
 
     def _cost(self, one: Contender, outcome: str, error: Exception | None) -> int:
-        """Give what one that did not answer may have cost: nothing if it was refused, else what was estimated."""
-        if outcome == "refused" or (isinstance(error, ModelFailed) and error.status is not None):
+        """Give what one that did not answer may have cost: nothing if it was not made, else what was estimated."""
+        if outcome == "refused" or (isinstance(error, ModelFailed) and not error.made):
             return 0
         if outcome == "lost" and one.task.done() and _error_of(one) is None:
             return one.task.result().cost_micros

@@ -31,6 +31,7 @@ _BY_CODE = {
 }
 _TOO_LONG = ("context length", "maximum context", "context window", "prompt is too long", "too many tokens")
 _OVERLOADED = frozenset({"overloaded_error", "rate_limit_error", "rate_limit_exceeded"})
+_NO_CONNECTION = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ConnectionRefusedError"})
 
 ELSEWHERE = frozenset({"rate_limit", "llm_timeout", "llm_error", "dependency_failed"})
 """Failures of one provider that another need not have."""
@@ -46,6 +47,7 @@ class ModelFailed(TechrevatiError):
         spoke: text of this answer had been delivered before it failed.
         throttled: it refused for load or limits, not for what was asked.
         account: the key, the quota or the model's name is at fault: waiting does not help, another provider may.
+        made: the provider may have worked on it, to the end for all we know, and may charge for it.
     """
 
     def __init__(
@@ -58,10 +60,13 @@ class ModelFailed(TechrevatiError):
         spoke: bool = False,
         throttled: bool = False,
         account: bool = False,
+        made: bool | None = None,
     ) -> None:
-        super().__init__(model, failure, reason, status, feedback, spoke, throttled, account)
+        made = status is None if made is None else made
+        super().__init__(model, failure, reason, status, feedback, spoke, throttled, account, made)
         self.model, self.failure, self.reason, self.status = model, failure, reason, status
-        self.feedback, self.spoke, self.throttled, self.account = feedback, spoke, throttled, account
+        self.feedback, self.spoke, self.throttled = feedback, spoke, throttled
+        self.account, self.made = account, made
 
     @property
     def retry_after(self) -> float | None:
@@ -101,19 +106,26 @@ def failed(sdk: Any, model: str, error: Exception, *, spoke: bool, now: float) -
     if isinstance(error, ModelFailed):
         return error
     kinds = {kind.__name__ for kind in type(error).__mro__}
+    unsent = False if _never_sent(error) else None
     # The SDKs let their HTTP library's own errors through from inside a stream, and it is not the same in every
     # release: its names are.
     if isinstance(error, sdk.APITimeoutError | TimeoutError) or "TimeoutException" in kinds:
-        return ModelFailed(model, "llm_timeout", "no answer in time", spoke=spoke)
+        return ModelFailed(model, "llm_timeout", "no answer in time", spoke=spoke, made=unsent)
     if isinstance(error, sdk.APIConnectionError | ConnectionError) or "TransportError" in kinds:
-        return ModelFailed(model, "dependency_failed", _line(error), spoke=spoke)
+        return ModelFailed(model, "dependency_failed", _line(error), spoke=spoke, made=unsent)
     if isinstance(error, sdk.APIError):
         return _refused(model, error, spoke, now)
     if isinstance(error, json.JSONDecodeError | UnicodeDecodeError):
         return ModelFailed(model, "llm_error", f"a chunk of its stream is malformed ({_line(error)})", spoke=spoke)
     if isinstance(error, TypeError):
-        return ModelFailed(model, "validation_error", f"the call is refused by the SDK: {_line(error)}", spoke=spoke)
+        return ModelFailed(model, "validation_error", f"the call is refused by the SDK: {_line(error)}", made=False)
     return ModelFailed(model, "llm_error", f"{type(error).__name__}: {_line(error)}", spoke=spoke)
+
+
+def _never_sent(error: BaseException) -> bool:
+    """Whether no connection was had, by what the SDK's error was raised from."""
+    causes = [error, error.__cause__, error.__context__]
+    return any(kind.__name__ in _NO_CONNECTION for cause in causes if cause for kind in type(cause).__mro__)
 
 
 def _refused(model: str, error: Any, spoke: bool, now: float) -> ModelFailed:

@@ -46,6 +46,7 @@ class OpenAIModel:
         answer, options = split_options(request.options)
         options.setdefault("stream_options", {"include_usage": True})
         usage: Any = None
+        await self._sdk.load()
         try:
             create = self._sdk.client.chat.completions.create
             messages = for_openai(request.messages)

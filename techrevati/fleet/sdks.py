@@ -5,6 +5,7 @@ ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL) unless they are given.  Retries are the r
 that a turn is not waiting where nobody sees it.
 """
 
+import asyncio
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
@@ -48,6 +49,15 @@ class Sdk:
             except ImportError:
                 raise NoProvider(self._provider, "its SDK is not installed") from None
         return self._module
+
+    async def load(self) -> None:
+        """Import the SDK without holding up the event loop: it takes a second or two, once.
+
+        Raises:
+            NoProvider: it is not installed.
+        """
+        if self._module is None and self._client is None:
+            await asyncio.to_thread(lambda: self.module)
 
     @property
     def client(self) -> Any:

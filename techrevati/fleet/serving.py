@@ -12,6 +12,7 @@ from techrevati.fleet.budgets import BudgetSpec
 from techrevati.fleet.celery.app import FleetCelery, make_celery
 from techrevati.fleet.celery.tickets import capture_template
 from techrevati.fleet.celery.watchdogs import WatchdogLimits
+from techrevati.fleet.checkpoints import CheckpointSpec
 from techrevati.fleet.models import Models
 from techrevati.fleet.ringing import ring_for, same_redis
 from techrevati.fleet.settings import Settings
@@ -28,6 +29,7 @@ class Declared(Protocol):
     models: Models
     gates: dict[str, GateSpec]
     spending: BudgetSpec | None
+    saving: CheckpointSpec | None
 
     @property
     def settings(self) -> Settings: ...
@@ -62,6 +64,7 @@ def make_app(fleet: Declared, role: str | None, seam: Callable[[str], None] | No
             seam=seam,
             gates=fleet.gates,
             budget=fleet.spending,
+            saving=fleet.saving,
         )
 
     runtime = make()

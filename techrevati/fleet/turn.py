@@ -41,7 +41,7 @@ from techrevati.fleet.outcome import (
 )
 from techrevati.fleet.settings import seconds as as_seconds
 from techrevati.fleet.state import State
-from techrevati.fleet.turn_session import TurnSession
+from techrevati.fleet.turn_session import Shared, TurnSession
 from techrevati.runtime.orchestrator import AgentSession, AsyncOrchestrationSession
 from techrevati.store.records import InboxEntry, decode_json
 from techrevati.telemetry.logs import TurnLog, turn_log
@@ -62,9 +62,26 @@ class Lines(Protocol):
 
 
 class Calls(Protocol):
-    """Gives what lets the model calls of a turn out; `ordinal` names the call among the turn's."""
+    """What lets out the calls of a turn; the gates' side of `Turn`."""
 
-    def __call__(self, turn: "Turn", ordinal: int) -> Caller: ...
+    def caller(self, turn: "Turn", ordinal: int) -> Caller:
+        """Give what makes a model call; `ordinal` names it among the turn's."""
+
+    def shared(self, turn: "Turn") -> Shared:
+        """Give what `turn.session` shares with the fleet."""
+
+
+class _Straight:
+    """Calls go out as they come, and sessions share nothing."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+
+    def caller(self, turn: "Turn", ordinal: int) -> Caller:
+        return Straight(self._models)
+
+    def shared(self, turn: "Turn") -> Shared:
+        return Shared()
 
 
 class Messages(Sequence[Message]):
@@ -164,7 +181,7 @@ class Turn:
         self.events: list[tuple[str, str]] = []
         self._fields, self._lines, self._children = fields, lines, children
         self._version = version
-        self._calls = calls or (lambda turn, ordinal: Straight(models))
+        self._calls: Calls = calls or _Straight(models)
         self._limit, self._park_after, self._clock = limit, park_after, clock
         self._journal = {key[2:]: text for key, text in journal.items() if key.startswith("e:")}
         self._unwritten: list[tuple[str, str]] = []
@@ -290,9 +307,13 @@ class Turn:
             ears = {"on_delta": self._ear(on_delta), **({} if on_event is None else {"on_event": on_event})}
             wait = as_seconds(timeout, "timeout")
             request = ModelRequest(name.partition(":")[2] or name, sent, {**options, **ears}, wait)
-            caller = self._calls(self, ordinal)
-            reply = await patiently(caller, name, request, park_after=self._park_after, waits=self._waits)
-            reply = replace(reply, feedback=SILENT)
+            caller = self._calls.caller(self, ordinal)
+
+            async def attempt() -> ModelReply:
+                async with asyncio.timeout(wait):
+                    return await caller.call(name, request)
+
+            reply = replace(await self.admitted(attempt), feedback=SILENT)
             self._keep(key, msgspec.json.encode(reply).decode())
         # Also when it was replayed: the events of an attempt that did not commit are gone.
         self._note_model(name, reply, begun)
@@ -314,6 +335,10 @@ class Turn:
         self.usage.input_tokens += reply.input_tokens
         self.usage.output_tokens += reply.output_tokens
         self.usage.cost_micros += cost
+
+    async def admitted(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """Do what a gate or a budget may refuse: a short wait is waited out, a longer one parks the turn."""
+        return await patiently(attempt, park_after=self._park_after, waits=self._waits)
 
     def _waits(self, refused: Refused) -> None:
         """Tell that a gate lets the turn wait; what is parked is told by the park."""
@@ -433,6 +458,8 @@ class Turn:
                 state=self.state,
                 emit=self.emit,
                 usage=self.usage,
+                shared=self._calls.shared(self),
+                thread_id=self.thread_id,
             )
         return self._session.session
 

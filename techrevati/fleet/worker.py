@@ -15,19 +15,19 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 from techrevati.fleet import registry
 from techrevati.fleet.agents import Agent
 from techrevati.fleet.budgets import BudgetSpec
+from techrevati.fleet.checkpoints import CheckpointSpec, Savers
 from techrevati.fleet.engine import Engine
-from techrevati.fleet.gated import GatedCalls
 from techrevati.fleet.gatehouse import Gatehouse
 from techrevati.fleet.gates import gates_key
 from techrevati.fleet.leases import Ending, Leases
 from techrevati.fleet.listen import AsyncListener
 from techrevati.fleet.models import Models
+from techrevati.fleet.session_gate import Outgoing
 from techrevati.fleet.settings import Settings
 from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
@@ -62,6 +62,10 @@ def worker_name(role: str) -> str:
     return f"{role}@{socket.gethostname()}:{os.getpid()}:{os.urandom(3).hex()}"
 
 
+def _gates_of(agents: Mapping[str, Agent]) -> dict[str, str]:
+    return {name: agent.gate for name, agent in agents.items() if agent.gate}
+
+
 def collect_less() -> None:
     """Keep the garbage collector from walking thousands of live turns over and over.
 
@@ -90,11 +94,12 @@ class WorkerRuntime:
         seam: Callable[[str], None] | None = None,
         gates: Mapping[str, GateSpec] | None = None,
         budget: BudgetSpec | None = None,
+        saving: CheckpointSpec | None = None,
     ) -> None:
         self.fleet, self.role, self.agents, self.models = fleet, role, agents, models
         self.settings = settings
         self._template, self._ring, self._seam = template, ring, seam
-        self._gates, self._budget = gates or {}, budget
+        self._gates, self._budget, self._saving = gates or {}, budget, saving
         self._house: Gatehouse | None = None
         self.worker = worker_name(role)
         self.partitions: list[PartitionKeys] = []
@@ -126,9 +131,15 @@ class WorkerRuntime:
         self._leases = Leases(
             self._sync, ttl=s.lease_ttl, every=s.lease_renewal, loop_stall=s.loop_stall, beat=self._beat
         )
-        if self._gates or self._budget is not None:
+        if self._gates or self._budget is not None or self._saving is not None:
             self._house = Gatehouse(
-                self.fleet, self.models, self._store, worker=self.worker, gates=self._gates, budget=self._budget
+                self.fleet,
+                self.models,
+                self._store,
+                worker=self.worker,
+                gates=self._gates,
+                budget=self._budget,
+                savers=self._savers(),
             )
         self.engine = Engine(
             fleet=self.fleet,
@@ -139,7 +150,7 @@ class WorkerRuntime:
             store=self._store,
             leases=self._leases,
             tracing=Tracing(enabled=s.otel),
-            calls=None if self._house is None else partial(GatedCalls, self._house),
+            calls=None if self._house is None else Outgoing(self._house, _gates_of(self.agents)),
         )
         if self._seam is not None:
             self.engine.seam = self._seam
@@ -179,6 +190,12 @@ class WorkerRuntime:
     def ready_count(self) -> int:
         """Ready runs of this role, as of the last heartbeat: what a stalled consumer is missing."""
         return self._ready
+
+    def _savers(self) -> Savers | None:
+        if self._saving is None:
+            return None
+        store = SyncStore(self.settings.redis_url, patience=max(1.0, self.settings.lease_ttl / 3))
+        return Savers(store, self.fleet, self._saving)
 
     # -- life signs --------------------------------------------------------------------------------
 

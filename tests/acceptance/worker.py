@@ -3,6 +3,10 @@
 import os
 
 from tests.acceptance.agents import crash_here, make_fleet
+from tests.acceptance.limits import declare_limits
 
 role = os.environ["ACCEPTANCE_ROLE"]
-app = make_fleet(role, os.environ.get("ACCEPTANCE_PEER", "")).celery_for(role, seam=crash_here)
+fleet = make_fleet(role, os.environ.get("ACCEPTANCE_PEER", ""))
+if os.environ.get("ACCEPTANCE_LIMITS"):
+    declare_limits(fleet, role)
+app = fleet.celery_for(role, seam=crash_here)

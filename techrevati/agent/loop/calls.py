@@ -208,7 +208,7 @@ async def _reported(
     outcome = outcome_of(result)
     suspended = None
     if outcome is CallStatus.SUSPENDED:
-        ticket = _timed(run, filled_ticket(result.suspension, call.id, call.name, call.arguments))
+        ticket = _timed(run, filled_ticket(result.suspension, call.id, call.name, call.arguments, result.message))
         result = msgspec.structs.replace(result, suspension=ticket)
         suspended = parked(ticket, call.id, call.name, call.arguments)
     after = await run_phase(

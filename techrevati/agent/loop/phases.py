@@ -47,6 +47,11 @@ class Asked:
 NOTHING = Asked()
 
 
+def has_hooks(behaviors: Sequence[AgentBehavior], phase: Phase) -> bool:
+    """Say whether any behaviour has something to do in a phase."""
+    return any(_overrides(behavior, phase) for behavior in behaviors)
+
+
 async def run_phase(behaviors: Sequence[AgentBehavior], phase: Phase, ctx: ReadOnlyContext) -> Asked:
     """Ask every behaviour.
 

@@ -1,7 +1,7 @@
 """Work that a cancellation or a deadline may cut short."""
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
 from techrevati.agent.endings import CANCELLED, TerminationReason, stopped
@@ -29,20 +29,18 @@ async def let_go(task: "asyncio.Task[Any]", grace: float) -> None:
         task.exception()  # seen, so that nobody is told it was never retrieved
 
 
-async def cut_short_by(ports: Ports, work: Coroutine[Any, Any, T], *, deadline_ms: int | None) -> T:
-    """Await `work`, unless the run is cancelled or its deadline comes first.
+async def cut_short_by(ports: Ports, work: Callable[[], Coroutine[Any, Any, T]], *, deadline_ms: int | None) -> T:
+    """Begin and await `work`, unless the run is cancelled or its deadline comes first.
 
     Raises:
-        CutShort: it did; `work` was cancelled.
+        CutShort: it did; `work` was cancelled, or never begun.
     """
     if ports.cancellation.is_cancelled:
-        work.close()
         raise CutShort(CANCELLED)
     left = None if deadline_ms is None else (deadline_ms - ports.now_ms()) / 1000
     if left is not None and left <= 0:
-        work.close()
         raise CutShort(DEADLINE)
-    task = asyncio.ensure_future(work)
+    task = asyncio.ensure_future(work())
     ends: list[asyncio.Task[Any]] = [asyncio.ensure_future(ports.cancellation.wait())]
     if left is not None:
         ends.append(asyncio.ensure_future(_as_coroutine(ports.sleep(left))))

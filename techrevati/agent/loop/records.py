@@ -196,8 +196,12 @@ def suspended_call(document: Document, call_id: str) -> SuspendedCall | None:
 
 def suspended_calls(document: Document) -> tuple[SuspendedCall, ...]:
     """Give every parked call, those being resumed included, by call id."""
-    found = (suspended_call(document, call_id) for call_id in call_ids(document))
-    return tuple(call for call in found if call is not None)
+    scopes = find(document, TOOL_CALL_SCOPE)
+    if not isinstance(scopes, dict):
+        return ()
+    (key,) = SUSPENDED_CALL
+    parked = sorted(call_id for call_id, scope in scopes.items() if key in scope)
+    return tuple(msgspec.convert(scopes[call_id][key], SuspendedCall) for call_id in parked)
 
 
 def set_suspended(call: SuspendedCall) -> Patch:

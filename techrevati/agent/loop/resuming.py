@@ -4,6 +4,7 @@ decisions ──absorb──▶ resuming ──replay | take as result | cancel�
 """
 
 from collections.abc import Iterable
+from functools import partial
 
 import msgspec
 
@@ -124,7 +125,8 @@ async def resume_decided(agent: Agent, draft: Draft, deadline_ms: int | None) ->
             draft.apply(cleanup_after_call(draft.document, call.call_id))
         else:
             run = CallRun(agent, draft, draft.view(), deadline_ms)
-            report = await cut_short_by(draft.ports, _resumed(run, call, resume), deadline_ms=deadline_ms)
+            go_on = partial(_resumed, run, call, resume)
+            report = await cut_short_by(draft.ports, go_on, deadline_ms=deadline_ms)
             applying.take_state(draft, report, replay=True)
         _store_and_tell(draft, report, resume)
         await draft.commit(CheckpointReason.TOOL_RESULTS_COMMITTED)

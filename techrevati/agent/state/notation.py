@@ -6,6 +6,9 @@ from collections.abc import Sequence
 Path = tuple[str | int, ...]
 """Object keys (str) and array indexes (int, from 0); () is the whole document."""
 
+MAX_DEPTH = 128
+"""A document is at most this deep: more is a mistake, or somebody's try at our stack."""
+
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

@@ -7,7 +7,7 @@ Keys that begin with ``__`` are the runtime's.
 from collections.abc import Sequence
 
 from techrevati.agent.state.errors import BadPath
-from techrevati.agent.state.notation import Path
+from techrevati.agent.state.notation import MAX_DEPTH, Path
 
 RUN: Path = ("__run",)
 TOOL_CALL_SCOPE: Path = ("__tool_call_scope",)
@@ -32,6 +32,8 @@ def as_path(keys: Sequence[str | int]) -> Path:
     if isinstance(keys, str):
         raise BadPath(keys, f"a tuple of keys, e.g. {tuple(keys.split('.'))}")
     path = tuple(keys)
+    if len(path) > MAX_DEPTH:
+        raise BadPath((*path[:3], "…"), f"at most {MAX_DEPTH} keys, not {len(path)}")
     for part in path:
         if isinstance(part, str):
             continue

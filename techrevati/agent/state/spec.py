@@ -64,18 +64,21 @@ class StateSpec(msgspec.Struct, kw_only=True):
                 raise BadSpec(cls.__name__, 'it needs a PATH, as ("cart",)')
         except BadPath as error:
             raise BadSpec(cls.__name__, str(error)) from error
+        if taken := sorted({"bind", "check", "read", "reduce", "write"} & set(cls.__struct_fields__)):
+            raise BadSpec(cls.__name__, f"fields that hide methods of every state: {', '.join(taken)}")
         if cls.reduce is StateSpec.reduce:
             raise BadSpec(cls.__name__, "it needs a reduce(self, action)")
-        required = [field.name for field in msgspec.structs.fields(cls) if field.required]
+        try:
+            fields = msgspec.structs.fields(cls)
+            hints = get_type_hints(cls)
+            found = {field.name: lattice_of(hints[field.name]) for field in fields}
+        except NameError as error:
+            raise BadSpec(cls.__name__, f"{error}; fix: define what it is annotated with in its module") from error
+        required = [field.name for field in fields if field.required]
         if required:
             raise BadSpec(cls.__name__, f"fields without a default: {', '.join(required)}")
         if "NAME" not in cls.__dict__:
             cls.NAME = cls.__name__
-        try:
-            hints = get_type_hints(cls)
-        except NameError as error:
-            raise BadSpec(cls.__name__, f"{error}; fix: define what it is annotated with in its module") from error
-        found = {name: lattice_of(hints[name]) for name in cls.__struct_fields__}
         cls.LATTICE_FIELDS = {name: lattice for name, lattice in found.items() if lattice is not None}
         cls._checked = True  # type: ignore[attr-defined]
 
@@ -144,7 +147,7 @@ def _write_lattice(value: Any) -> Any:
 def _plain(value: Any, path: Path) -> Json:
     try:
         return checked(msgspec.to_builtins(value, str_keys=True, enc_hook=_write_lattice), path)
-    except TypeError as error:
+    except (TypeError, RecursionError) as error:
         raise BadValue(path, str(error)) from error
 
 
@@ -217,7 +220,7 @@ class AnyStateAction:
             call_path(call_id)
         try:
             payload = checked(msgspec.to_builtins(action, str_keys=True, enc_hook=_write_lattice))
-        except (TypeError, BadValue) as error:
+        except (TypeError, BadValue, RecursionError) as error:
             raise BadAction(spec.__name__, str(error)) from error
         made = cls(spec, base, payload, call_id)
         made.action()

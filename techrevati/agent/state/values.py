@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from techrevati.agent.state.errors import BadValue
-from techrevati.agent.state.notation import Path
+from techrevati.agent.state.notation import MAX_DEPTH, Path
 
 Json = Any
 """dict with str keys, list, str, int of 64 bits, finite float, bool or None."""
@@ -22,6 +22,8 @@ def checked(value: Json, path: Path = ()) -> Json:
         BadValue: naming the place within, below `path`.
     """
     kind = type(value)
+    if len(path) > MAX_DEPTH:
+        raise BadValue(path[:3], f"it is deeper than {MAX_DEPTH}, or contains itself")
     if kind is str or kind is bool or value is None:
         return value
     if kind is dict:

@@ -175,17 +175,13 @@ class RecoveryCall(StateSpec):
         self.updated_at = state.updated_at
 
 
-def _ask(ctx: ReadOnlyContext, name: str) -> Verdict:
-    return "ask"
-
-
 class RecoveryBehavior(AgentBehavior):
     """Finds children that nobody runs any more when a run starts, and asks about the first of them."""
 
     id = "agent_recovery"
     states = (RecoveryQuestion, RecoveryCall)
 
-    def __init__(self, permission: Permission = _ask) -> None:
+    def __init__(self, permission: Permission) -> None:
         self._permission = permission
 
     async def run_start(self, ctx: ReadOnlyContext) -> Effect[LifecycleAction]:

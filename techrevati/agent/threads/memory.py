@@ -25,7 +25,7 @@ from techrevati.agent.threads.queries import (
     page_of_runs,
 )
 from techrevati.agent.threads.runs import RunRecord
-from techrevati.agent.threads.store import Loaded, Precondition, ThreadStore, ThreadSync, held_to
+from techrevati.agent.threads.store import Loaded, Precondition, ThreadHistory, ThreadStore, ThreadSync, held_to
 from techrevati.agent.threads.thread import Thread, ThreadLog, stored_whole
 
 
@@ -44,7 +44,7 @@ class _Stored:
         return self.origin.metadata.version
 
 
-class InMemoryThreadStore(ThreadStore, ThreadSync):
+class InMemoryThreadStore(ThreadStore, ThreadSync, ThreadHistory):
     """Safe for threads and tasks alike: nothing inside the lock waits.
 
     What is stored is shared with those who load it: records are frozen, and documents are read only.

@@ -136,5 +136,17 @@ class ThreadSync(Protocol):
         ...
 
 
+class ThreadHistory(Protocol):
+    """Going back in a thread."""
+
+    async def load_at(self, thread_id: str, version: int) -> Thread:
+        """Give a thread as it was at a version.
+
+        Raises:
+            ThreadNotFound, NoSuchVersion, HistoryGone: as they say.
+        """
+        ...
+
+
 class ThreadStore(ThreadWriter, Protocol):
     """All of it."""

@@ -115,6 +115,7 @@ class Core:
         self._down_since: float | None = None
         self._down_until = 0.0
         self._offset = float("inf"), 0.0
+        self._promised = 0.0, 0.0
 
     @property
     def name(self) -> str:
@@ -246,7 +247,7 @@ class Core:
         """How long (s) until the start that was promised.
 
         It is a time of the server's clock.  The least seen between its time and a reply's arrival is nearest to what
-        lies between the clocks; by one offset for all, a reply that came late does not overtake the one before.
+        lies between the clocks, and believed for all.  A later start never comes before an earlier one.
         """
         if by != "fleet":
             return verdict.wait_us / 1e6
@@ -255,7 +256,13 @@ class Core:
         if now - told <= offset or now - since > OFFSET_KEPT:
             offset = now - told
             self._offset = offset, now
-        return max(0.0, told + verdict.wait_us / 1e6 + offset - now)
+        promised = told + verdict.wait_us / 1e6
+        start = promised + offset
+        last, last_start = self._promised
+        if promised >= last:
+            start = max(start, last_start + 1e-6)
+            self._promised = promised, start
+        return max(0.0, start - now)
 
     def _forget(self, call_id: str, worker: str, costs: dict[str, float], booking: str) -> Steps[None]:
         if not booking:

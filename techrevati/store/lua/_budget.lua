@@ -6,7 +6,8 @@
 --                 <account>.s spent, .r reserved, .n percent told, .b a refusal was told; an account
 --                 is <usd|tokens>.<total|day|month>;
 --                 <unit>.x written off and not corrected
--- ..:call:<id>    hash: st (open|settled|released|off|corrected), usd, tokens, exp, day, month, levels
+-- ..:call:<id>    hash: st (open|settled|released|off|corrected), usd, tokens, exp, day, month, levels, and what it
+--                 was charged with in the end: paid "<usd> <tokens>"
 -- ..:open         sorted set: open reservations by expiry
 -- ..:log          stream;   ..:projects  sorted set: projects by the day they were last used
 local BOOK = KEYS[1]
@@ -138,7 +139,8 @@ local function close(r, st, actual)
       end
     end
   end
-  call('HSET', BOOK .. ':call:' .. r.id, 'st', st)
+  local paid = f0(actual and actual.usd or r.usd) .. ' ' .. f0(actual and actual.tokens or r.tokens)
+  call('HSET', BOOK .. ':call:' .. r.id, 'st', st, 'paid', paid)
   call('PEXPIRE', BOOK .. ':call:' .. r.id, actual and KEPT or LATE)
   call('ZREM', BOOK .. ':open', r.id)
   if not actual or off then

@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  "gate:{fleet/gate/name}"  hash: us, min, v (declaration), st, gen, until, fo, opens, f, run, pr, ok,
 --          rf, pa, used, lim, halved, la, sa, due, ln, nf; z:<bucket> (us since the epoch when it was empty);
---          c:<call> "probe:slot:start:generation" or "-"; b:<booking>; x:<worker> out until; the declaration
+--          c:<call> "probe:slot:start:generation:end" or "-"; b:<booking>; x:<worker> out until; the declaration
 -- ends     sorted set: fields of it that end by themselves;  line, tags: who waits without a promise;
 -- evid     hash: worker -> "failures run last";  news: channel
 local GATE = KEYS[1]
@@ -12,7 +12,7 @@ local ENDS, LINE, TAGS = 'ends:' .. TAG, 'line:' .. TAG, 'tags:' .. TAG
 local call, max, min, ceil, floor = redis.call, math.max, math.min, math.ceil, math.floor
 local byte, match, format = string.byte, string.match, string.format
 local CLOSED, OPEN, HALF_OPEN, FORCED_OPEN = 0, 1, 2, 1
-local SWEPT, SWEEP_EVERY, GRACE = 128, 20000, 5000000
+local SWEPT, SWEEP_EVERY, GRACE, KEEP = 128, 20000, 5000000, 10000000
 local NOW, ZERO                                      -- us; us since the gate's epoch
 local G, Z = {}, {}                                  -- fields that scripts change; the buckets' levels
 local W, WN = { 'us', '' }, 2                        -- what the one HSET will write

@@ -1,13 +1,13 @@
 -- Checkpoints of one thread, numbered without gaps; a record stands for a whole state or builds on those before it.
 -- Twin: techrevati.store.twin.savers
 --
--- KEYS[1]    "saver:{fleet:tenant:thread}"  hash: us, min, n (last number), id (the last one's), first, fresh, token
--- ..:rec     hash: number -> "F..." whole, or "D<base> ..." changes since the one before, whole at `base`
--- ..:ids     sorted set: checkpoint id by number
+-- KEYS[1]    "saver:{fleet:tenant:thread}"  hash: us, min, n (last number), id (the last one's), first, fresh, token;
+--            <number> -> "F:<id> ..." whole, or "D<base>:<id> ..." changes since the one before, whole at `base`;
+--            i<id> -> number.  One hash, because a put then is one command
 -- ..:keys    sorted set: idempotency key by number of the newest with that key
 -- ..:claims  hash: key -> "token:expires:owner"
 local HEAD = KEYS[1]
-local REC, IDS, KEYED, CLAIMS = HEAD .. ':rec', HEAD .. ':ids', HEAD .. ':keys', HEAD .. ':claims'
+local KEYED, CLAIMS = HEAD .. ':keys', HEAD .. ':claims'
 
 -- What only reads does not touch the clock: it has no use for the time, and writes nothing.
 local function only_reads(proto)
@@ -16,16 +16,16 @@ local function only_reads(proto)
 end
 
 local function base_of(record, number)
-  return tonumber(string.match(record, '^D(%d+) ') or number)
+  return tonumber(string.match(record, '^D(%d+):') or number)
 end
 
 -- A record and all it builds on, oldest first.
 local function chain(number)
-  local record = call('HGET', REC, f0(number))
+  local record = call('HGET', HEAD, f0(number))
   if not record then return nil end
   local names, found = {}, {}
   for i = base_of(record, number), number - 1 do names[#names + 1] = f0(i) end
-  if names[1] then found = call('HMGET', REC, unpack(names)) end
+  if names[1] then found = call('HMGET', HEAD, unpack(names)) end
   found[#found + 1] = record
   return found
 end
@@ -37,6 +37,6 @@ local function keep_alive(ttl, fresh)
     return
   end
   if NOW < num(fresh) then return end
-  for _, key in ipairs({ HEAD, REC, IDS, KEYED, CLAIMS }) do call('PEXPIRE', key, ttl) end
+  for _, key in ipairs({ HEAD, KEYED, CLAIMS }) do call('PEXPIRE', key, ttl) end
   call('HSET', HEAD, 'fresh', f0(NOW + tonumber(ttl) * 100))
 end

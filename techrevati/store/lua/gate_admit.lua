@@ -1,6 +1,6 @@
 -- gate_admit: let a call out now, promise it a time, or refuse it; all parts together.
 -- Twin: techrevati.store.twin.gates.gate_admit
--- include: _gate _line
+-- include: _admit_fast _gate _line
 --
 -- KEYS[1]  gate
 -- ARGV[1]  protocol
@@ -180,6 +180,7 @@ end
 if paced then set('pa', start + (step or pace)) end
 if record then drop(booking) end
 if probe == 1 then set('pr', G.pr + 1) end
-write('c:' .. id, probe .. ':' .. (slots > 0 and '1' or '0') .. ':' .. f0(start) .. ':' .. f0(G.gen))
-ends_at('c:' .. id, start + tonumber(ARGV[10]))
+local over = start + tonumber(ARGV[10])
+write('c:' .. id, probe .. ':' .. (slots > 0 and '1' or '0') .. ':' .. f0(start) .. ':' .. f0(G.gen) .. ':' .. f0(over))
+ends_at('c:' .. id, over)
 return answer(1, start - NOW, '', probe)

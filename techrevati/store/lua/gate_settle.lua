@@ -1,6 +1,6 @@
 -- gate_settle: take a call's end: refund or debt, the slot, the evidence.  Once per call.
 -- Twin: techrevati.store.twin.gates.gate_settle
--- include: _gate _breaker
+-- include: _settle_fast _gate _breaker
 --
 -- KEYS[1]  gate
 -- ARGV[1]  protocol
@@ -86,7 +86,8 @@ if latency > 0 then
   write('la', fl(mean == 0 and latency or mean + 0.2 * (latency - mean)))
 end
 write('c:' .. id, '-')
-ends_at('c:' .. id, NOW + 10000000)
+-- It is remembered until its lease would have ended, unless that is too soon.
+if not record or tonumber(match(record, '%d+$')) < NOW + KEEP then ends_at('c:' .. id, NOW + KEEP) end
 local by_hand = ARGV[7] == ''
 if ARGV[15] ~= '0' and outcome ~= 'none' and G.fo == 0 and (by_hand or tonumber(ARGV[7]) == G.gen) then
   local over = judge({ mode = tonumber(ARGV[15]), threshold = tonumber(ARGV[16]), window = tonumber(ARGV[17]),

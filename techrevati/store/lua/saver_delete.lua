@@ -10,7 +10,10 @@
 local refused = only_reads(ARGV[1])
 if refused then return refused end
 if call('EXISTS', HEAD) == 0 then return { 0, {} } end
-call('UNLINK', REC, IDS, KEYED, CLAIMS)
-call('HSET', HEAD, 'id', '', 'first', f0(num(call('HGET', HEAD, 'n')) + 1), 'fresh', '0')
+local head = call('HMGET', HEAD, 'us', 'n', 'token', 'min')
+call('UNLINK', HEAD, KEYED, CLAIMS)
+call('HSET', HEAD, 'us', head[1] or '0', 'n', head[2] or '0', 'token', head[3] or '0', 'id', '', 'fresh', '0',
+  'first', f0(num(head[2]) + 1))
+if head[4] then call('HSET', HEAD, 'min', head[4]) end
 call('PEXPIRE', HEAD, ARGV[3])
 return { 1, {} }

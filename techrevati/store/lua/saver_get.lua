@@ -21,8 +21,9 @@ if by == 'last' then
     number = tonumber(head[1])
   end
 else
-  number = tonumber(call('ZSCORE', by == 'id' and IDS or KEYED, value) or nil)
-  if number and have ~= '' and tonumber(call('ZSCORE', IDS, have) or nil) == number then
+  local found = by == 'id' and call('HGET', HEAD, 'i' .. value) or by == 'key' and call('ZSCORE', KEYED, value)
+  number = tonumber(found or nil)
+  if number and have ~= '' and tonumber(call('HGET', HEAD, 'i' .. have) or nil) == number then
     return { 2, {}, f0(number) }
   end
 end

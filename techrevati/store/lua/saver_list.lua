@@ -16,7 +16,7 @@ local head = call('HMGET', HEAD, 'n', 'first', 'id')
 if not head[3] or head[3] == '' then return { 0, {} } end
 local last, first = tonumber(head[1]), tonumber(head[2] or '1')
 if before ~= '' then
-  local number = call('ZSCORE', IDS, before)
+  local number = call('HGET', HEAD, 'i' .. before)
   if not number then return { 0, {} } end
   last = tonumber(number) - 1
 end
@@ -28,6 +28,6 @@ local sent = from - #found + 1
 local names = {}
 for i = from + 1, last do names[#names + 1] = f0(i) end
 if names[1] then
-  for _, record in ipairs(call('HMGET', REC, unpack(names))) do found[#found + 1] = record end
+  for _, record in ipairs(call('HMGET', HEAD, unpack(names))) do found[#found + 1] = record end
 end
 return { 1, {}, f0(from), f0(sent), unpack(found) }

@@ -14,44 +14,44 @@
 -- ARGV[9]  keep       checkpoints to keep; 0 all.  Older ones go when a whole one is put
 -- returns  {1, _, number}, {0, _, number} it was there, {-30} `after` is not the last: put a whole one,
 --          {-31, _, current token or 0}
-local refused = only_reads(ARGV[1])
-if refused then return refused end
 local id, after, record, key, token, ttl, keep = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
-local known = call('ZSCORE', IDS, id)
+local head = call('HMGET', HEAD, 'us', 'min', 'n', 'id', 'first', 'fresh')
+if head[2] and tonumber(ARGV[1]) < tonumber(head[2]) then return { -10, {}, head[2] } end
+-- What builds on the last one cannot be there yet: only others have to be looked for.
+local known = after ~= head[4] and call('HGET', HEAD, 'i' .. id)
 if known then
-  enter(ARGV[1], ARGV[2])
+  tick(ARGV[2], num(head[1]))
   call('HSET', HEAD, 'us', NOWS)                     -- a WAIT behind this has to have something to wait for
-  return { 0, {}, f0(tonumber(known)) }
+  return { 0, {}, known }
 end
-local head = call('HMGET', HEAD, 'n', 'id', 'first', 'fresh')
 if token ~= '' then
   local held = string.match(call('HGET', CLAIMS, key) or '', '^%d+')
   if held ~= token then return { -31, {}, held or '0' } end
 end
-if after ~= '' and after ~= head[2] then return { -30, {} } end
-enter(ARGV[1], ARGV[2])
-local n = num(head[1]) + 1
+if after ~= '' and after ~= head[4] then return { -30, {} } end
+tick(ARGV[2], num(head[1]))
+local n = num(head[3]) + 1
 local number = f0(n)
-call('HSET', REC, number, record)
-call('ZADD', IDS, number, id)
-call('HSET', HEAD, 'n', number, 'id', id)
+call('HSET', HEAD, number, record, 'i' .. id, number, 'n', number, 'id', id, 'us', NOWS)
 if key ~= '' then
   call('ZADD', KEYED, number, key)
   if token ~= '' then call('HDEL', CLAIMS, key) end
   if ttl ~= '0' then call('PEXPIRE', KEYED, ttl) end
 end
-keep_alive(ttl, head[4])
+keep_alive(ttl, head[6])
 if keep > 0 and after == '' then
-  local first, oldest = num(head[3] or '1'), n - keep + 1
-  local needed = oldest > first and base_of(call('HGET', REC, f0(oldest)) or '', oldest) or first
-  if needed > first + 256 then                       -- the rest another time; never into the middle of a chain
-    needed = base_of(call('HGET', REC, f0(first + 256)) or '', first + 256)
+  local first, oldest = num(head[5] or '1'), n - keep + 1
+  local needed = oldest > first and base_of(call('HGET', HEAD, f0(oldest)) or '', oldest) or first
+  if needed > first + 64 then                       -- the rest another time; never into the middle of a chain
+    needed = base_of(call('HGET', HEAD, f0(first + 64)) or '', first + 64)
   end
   if needed > first then
     local gone = {}
     for i = first, needed - 1 do gone[#gone + 1] = f0(i) end
-    call('HDEL', REC, unpack(gone))
-    call('ZREMRANGEBYSCORE', IDS, '-inf', f0(needed - 1))
+    for _, old in ipairs(call('HMGET', HEAD, unpack(gone))) do
+      gone[#gone + 1] = 'i' .. (string.match(old or '', '^%a%d*:(%S*)') or '')
+    end
+    call('HDEL', HEAD, unpack(gone))
     call('ZREMRANGEBYSCORE', KEYED, '-inf', f0(needed - 1))
     call('HSET', HEAD, 'first', f0(needed))
   end

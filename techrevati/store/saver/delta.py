@@ -6,7 +6,7 @@
 Works on JSON texts, so applying it gives back the very bytes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -14,6 +14,7 @@ Texts = dict[str, bytes]
 """Top-level key -> JSON text, in order."""
 
 _WORTH = 64  # bytes: shorter texts are written whole
+_GRAIN = 32  # bytes: what two texts share is found to this, for it is halved until then
 
 
 class Splice(msgspec.Struct, array_like=True, frozen=True):
@@ -37,11 +38,11 @@ class Delta(msgspec.Struct, array_like=True, frozen=True):
 
 
 def common_prefix(one: bytes, other: bytes) -> int:
-    """Give how many bytes two texts share in front, by halving: comparing is done in C."""
+    """Give how many bytes two texts share in front, or a few less, by halving: comparing is done in C."""
     low, high = 0, min(len(one), len(other))
     if one[:high] == other[:high]:
         return high
-    while high - low > 1:
+    while high - low > _GRAIN:
         middle = (low + high) // 2
         if one[low:middle] == other[low:middle]:
             low = middle
@@ -51,12 +52,12 @@ def common_prefix(one: bytes, other: bytes) -> int:
 
 
 def common_suffix(one: bytes, other: bytes, most: int) -> int:
-    """Give how many of the last `most` bytes two texts share."""
+    """Give how many of the last `most` bytes two texts share, or a few less."""
     low, high = 0, most
     end, oend = len(one), len(other)
     if one[end - high :] == other[oend - high :]:
         return high
-    while high - low > 1:
+    while high - low > _GRAIN:
         middle = (low + high) // 2
         if one[end - middle : end - low] == other[oend - middle : oend - low]:
             low = middle
@@ -85,6 +86,42 @@ def diff(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> Delta | None:
         else:
             within[key] = Splice(front, back, text[front : len(text) - back])
     return Delta(whole, within, [key for key in old if key not in new])
+
+
+def _cut(pieces: Sequence[memoryview], size: int) -> list[memoryview]:
+    """Give the first `size` bytes of a text in pieces."""
+    kept: list[memoryview] = []
+    for piece in pieces:
+        if size <= len(piece):
+            return [*kept, piece[:size]] if size else kept
+        kept.append(piece)
+        size -= len(piece)
+    return kept
+
+
+def _cut_back(pieces: Sequence[memoryview], size: int) -> list[memoryview]:
+    """Give the last `size` bytes of a text in pieces."""
+    kept: list[memoryview] = []
+    for piece in reversed(pieces):
+        if size <= len(piece):
+            return [piece[len(piece) - size :], *reversed(kept)] if size else kept[::-1]
+        kept.append(piece)
+        size -= len(piece)
+    return kept[::-1]
+
+
+def apply_all(old: Mapping[str, bytes], deltas: Iterable[Delta]) -> Texts:
+    """Make the texts after many deltas; one that was changed often is put together once."""
+    new: dict[str, bytes | list[memoryview]] = dict(old)
+    for delta in deltas:
+        for key in delta.gone:
+            del new[key]
+        for key, splice in delta.within.items():
+            before = new[key]
+            pieces = before if isinstance(before, list) else [memoryview(before)]
+            new[key] = [*_cut(pieces, splice.front), memoryview(splice.text), *_cut_back(pieces, splice.back)]
+        new.update(delta.whole)
+    return {key: b"".join(text) if isinstance(text, list) else text for key, text in new.items()}
 
 
 def apply(old: Mapping[str, bytes], delta: Delta) -> Texts:

@@ -9,6 +9,7 @@ Does no I/O.  What is remembered is used only if Redis says that it is the last 
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Lock
 from typing import Any
 
@@ -19,13 +20,18 @@ from techrevati.store.saver import calls, json_text
 from techrevati.store.saver.calls import Chain, Page
 from techrevati.store.saver.delta import Texts, diff
 from techrevati.store.saver.names import SaverKeys, check_saver, check_thread_name
-from techrevati.store.saver.record import Body, View, fold, texts_of, write
+from techrevati.store.saver.record import Body, View, fold, last_of, texts_of, write
 from techrevati.store.sealing import KeyRing, Sealer
 
 KEY = "idempotency_key"
-WHOLE_EVERY = 64
+WHOLE_EVERY = 32
 FORGOTTEN_MS = 86_400_000
 """A deleted thread's numbers and tokens go on for so long."""
+
+
+@lru_cache(4096)
+def _keys(fleet: str, tenant: str, thread: str) -> SaverKeys:
+    return SaverKeys(fleet, tenant, check_thread_name(thread))
 
 
 @dataclass(slots=True)
@@ -68,7 +74,7 @@ class Desk:
         self._lock = Lock()
 
     def keys(self, thread: str) -> SaverKeys:
-        return SaverKeys(self.fleet, self.tenant, check_thread_name(thread))
+        return _keys(self.fleet, self.tenant, thread)
 
     # Writing.
 
@@ -88,7 +94,7 @@ class Desk:
         """
         keys = self.keys(thread)
         texts, copy = texts_of(state)
-        known, known_copy = json_text.encode(dict(metadata or {}))
+        known, known_copy = json_text.encode(dict(metadata)) if metadata else (b"{}", {})
         key = known_copy.get(KEY)
         record = Checkpoint(_new_id(), thread, iso_now(), copy, parent_id, known_copy)
         return Draft(keys, record, known, texts, key if isinstance(key, str) else "", token)
@@ -140,7 +146,7 @@ class Desk:
         if not chain.records:
             assert have is not None
             return have.checkpoint_again(keys.thread)
-        view = fold(chain.number, chain.records, self.sealer, keys.clock)[-1]
+        view = last_of(chain.number, chain.records, self.sealer, keys.clock)
         if last:
             self._remember(keys, view)
         return view.checkpoint(keys.thread)

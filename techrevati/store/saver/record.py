@@ -1,7 +1,6 @@
 """One checkpoint as bytes, and a chain of them as checkpoints again.
 
-"F" sealed(id, time, parent, metadata, texts)      whole
-"D12 " sealed(id, time, parent, metadata, delta)   on the one before, back to the whole one numbered 12
+state, metadata ──▶ "F:<id> sealed" whole · "D12:<id> sealed" changes, on those from the whole one numbered 12
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +12,7 @@ import msgspec
 from techrevati.runtime.checkpoint import Checkpoint
 from techrevati.store.errors import PayloadTooLarge
 from techrevati.store.saver import json_text
-from techrevati.store.saver.delta import Delta, Texts, apply
+from techrevati.store.saver.delta import Delta, Texts, apply, apply_all
 from techrevati.store.sealing import SealBroken, Sealer
 
 
@@ -78,8 +77,8 @@ def write(body: Body, base: int | None, sealer: Sealer, context: str, limit: int
     plain = _encode(body)
     if len(plain) > limit:
         raise PayloadTooLarge("checkpoint", len(plain), limit)
-    head = b"F" if base is None else b"D%d " % base
-    return head + sealer.seal(plain, context)
+    head = f"F:{body.id} " if base is None else f"D{base}:{body.id} "
+    return head.encode() + sealer.seal(plain, context)
 
 
 def read(record: bytes | None, sealer: Sealer, context: str) -> tuple[Body, int | None]:
@@ -90,11 +89,8 @@ def read(record: bytes | None, sealer: Sealer, context: str) -> tuple[Body, int 
     """
     if not record:
         raise SealBroken("a checkpoint of the chain is missing")
-    base: int | None = None
-    sealed = record[1:]
-    if record[:1] == b"D":
-        number, _, sealed = sealed.partition(b" ")
-        base = int(number)
+    head, _, sealed = record.partition(b" ")
+    base = int(head[1:].partition(b":")[0]) if head[:1] == b"D" else None
     try:
         return _decode(sealer.open(sealed, context)), base
     except msgspec.DecodeError as error:
@@ -112,6 +108,18 @@ def fold(number: int, records: Sequence[bytes], sealer: Sealer, context: str) ->
             texts, base, changes = apply(texts, body.delta), on, changes + body.delta.size
         views.append(View(body.id, place, body.created_at, body.parent_id, body.metadata, texts, base, changes))
     return views
+
+
+def last_of(number: int, records: Sequence[bytes], sealer: Sealer, context: str) -> View:
+    """Give the checkpoint that a chain makes; like `fold`, without those before it."""
+    bodies = [read(record, sealer, context) for record in records]
+    (first, _), (body, on) = bodies[0], bodies[-1]
+    if first.texts is None:
+        raise SealBroken("a chain does not begin with a whole checkpoint")
+    deltas = [between.delta for between, _ in bodies[1:] if between.delta is not None]
+    texts = apply_all(first.texts, deltas)
+    changes = sum(delta.size for delta in deltas)
+    return View(body.id, number, body.created_at, body.parent_id, body.metadata, texts, on or number, changes)
 
 
 def texts_of(state: Mapping[str, object]) -> tuple[Texts, dict[str, object]]:

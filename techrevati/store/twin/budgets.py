@@ -36,6 +36,8 @@ class Held:
     day: int
     month: int
     levels: list[str]
+    paid: str = ""
+    """What it was charged with in the end: "<usd> <tokens>"."""
 
 
 @dataclass(slots=True)
@@ -161,8 +163,9 @@ class Unit:
                 else:
                     self.move(level, unit, -estimate, actual[unit], held.day, held.month)
         held.state = state
+        cost = held.cost if actual is None else actual
+        held.paid = f"{cost['usd']} {cost['tokens']}"
         if actual is None or off:
-            cost = held.cost if actual is None else actual
             self.say(
                 "budget_written_off" if actual is None else "budget_corrected",
                 call=held.id,

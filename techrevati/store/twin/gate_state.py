@@ -15,7 +15,7 @@ Reply = list[Any]
 
 S = 1_000_000
 KEEP = 10 * S
-"""A call that is settled is remembered so long: what is sent twice counts once."""
+"""A call that is settled is remembered at least so long: what is sent twice counts once."""
 GRACE = 5 * S
 """A booking of no bucket is honoured while late by less."""
 SWEPT, PROMOTED, REPORTERS = 128, 64, 128
@@ -190,7 +190,7 @@ def sweep(g: Gate, now: int, give: Callable[[str, str], None]) -> None:
 
 def release(g: Gate, record: str) -> int:
     """Free the slot and the probe permit of a call; give the time it was let out."""
-    probe, slot, at, generation = record.split(":")
+    probe, slot, at, generation, _ = record.split(":")
     if slot == "1":
         g.used = max(0, g.used - 1)
     if probe == "1" and int(generation) == g.generation:

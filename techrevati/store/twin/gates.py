@@ -147,7 +147,7 @@ def gate_admit(
     sweep(g, now, lambda key, record: give_back(g, now, parts, key, record))
     known = g.calls.get(call_id)
     if known is not None:
-        flag, _, let_out, _ = ("0", "0", str(now), "0") if known == "-" else known.split(":")
+        flag, _, let_out, *_ = ("0", "0", str(now)) if known == "-" else known.split(":")
         return answer(1, max(0, int(let_out) - now), "", int(flag))
     if g.quarantined.get(holder, 0) > now:
         return answer(0, g.quarantined[holder] - now, "quarantined")
@@ -258,7 +258,7 @@ def gate_admit(
     if record:
         drop(g, booking)
     g.probes += probe
-    g.calls[call_id] = f"{probe}:{int(slots > 0)}:{start}:{g.generation}"
+    g.calls[call_id] = f"{probe}:{int(slots > 0)}:{start}:{g.generation}:{start + lease}"
     ends_at(g, f"c:{call_id}", start + lease)
     return answer(1, start - now, "", probe)
 
@@ -352,7 +352,8 @@ def gate_settle(
     if latency > 0:
         g.latency = latency if g.latency == 0 else g.latency + 0.2 * (latency - g.latency)
     g.calls[call_id] = "-"
-    ends_at(g, f"c:{call_id}", now + KEEP)
+    if g.ends.get(f"c:{call_id}", 0) < now + KEEP:  # remembered until its lease would have ended, or longer
+        ends_at(g, f"c:{call_id}", now + KEEP)
     by_hand = generation == ""
     if int(mode) > 0 and outcome != "none" and g.forced == 0 and (by_hand or int(generation) == g.generation):
         rule = Rule(

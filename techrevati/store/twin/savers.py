@@ -2,7 +2,7 @@
 
     put ──▶ number n, on the one before or whole        claim ──token──▶ put with that token ──▶ claim ends
 
-Records are opaque here: "F..." is a whole one, "D<base> ..." builds on all from `base` on.
+Records are opaque here: "F:<id> ..." is a whole one, "D<base>:<id> ..." builds on all from `base` on.
 
 Twin: ``lua/_saver.lua`` and ``lua/saver_*.lua``.
 """
@@ -18,7 +18,7 @@ from techrevati.store.twin import clock
 from techrevati.store.twin.unit import Refused, Reply
 
 PAGE = 128
-TRIMMED = 256
+TRIMMED = 64
 
 
 @dataclass(slots=True)
@@ -38,7 +38,7 @@ class Line:
     """Key -> token, when it expires, owner."""
 
     def base(self, number: int) -> int:
-        match = re.match(r"D(\d+) ", self.records.get(number, ""))
+        match = re.match(r"D(\d+):", self.records.get(number, ""))
         return int(match[1]) if match else number
 
     def chain(self, number: int) -> list[str]:
@@ -55,6 +55,10 @@ class Unit:
     def enter(self) -> None:
         self.now, self.line.clock = clock.read(self.line.clock, self._given)
 
+    def tick(self) -> None:
+        """Take the time, and note it: something else is written anyway."""
+        self.now = self.line.clock = max(self.line.clock, self._given)
+
 
 def speak(line: Line, call: Call[Any], now: int) -> Reply:
     """Say to the twin what a client says to Redis."""
@@ -70,8 +74,7 @@ def saver_put(u: Unit, id: str, after: str, record: str, key: str, token: str, t
     """Append a checkpoint; with a token, only for who holds the claim of its key."""
     line = u.line
     if id in line.ids:
-        u.enter()
-        line.clock = u.now
+        u.tick()
         return [0, [], line.ids[id]]
     if token:
         held = line.claims.get(key)
@@ -79,7 +82,7 @@ def saver_put(u: Unit, id: str, after: str, record: str, key: str, token: str, t
             raise Refused(-31, held[0] if held else 0)
     if after and after != line.last_id:
         raise Refused(-30)
-    u.enter()
+    u.tick()
     line.last += 1
     line.last_id = id
     line.records[line.last], line.ids[id] = record, line.last

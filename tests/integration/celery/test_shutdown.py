@@ -55,7 +55,7 @@ def test_shutdown_under_load_loses_no_ticket(start_worker: StartWorker) -> None:
         if number == 1000:
             worker.signal(signal.SIGTERM)
     assert worker.wait_exit() == 0
-    assert 300 < len(worker.told()) < total
+    assert 0 < len(worker.told()) < total
     assert len(worker.told()) + worker.waiting() == total
 
 

@@ -49,6 +49,7 @@ async def desk(fleet: Fleet, url: str, role: str = "writer", **settings: Any) ->
         template=lambda role, partition: "",
         gates=fleet.gates,
         budget=fleet.spending,
+        saving=fleet.saving,
     )
     await runtime.start(asyncio.get_running_loop(), None)
     try:

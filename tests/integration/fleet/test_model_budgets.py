@@ -9,6 +9,7 @@ from techrevati.fleet import Fleet, ModelReply, ModelRequest, Outcome, Retry, Tu
 from techrevati.fleet.model_failures import ModelFailed
 from techrevati.fleet.routed import RoutedModel
 from techrevati.runtime.usage_tracking import PRICING_TABLE, ModelPricing, register_pricing
+from techrevati.store import calls
 from techrevati.store.budgets import Account, Budget, Limit, Unit
 from techrevati.store.sync import SyncStore
 from tests.integration.fleet.desk import desk
@@ -141,8 +142,6 @@ async def test_a_journaled_answer_is_free(redis_url: str, fleet_name: str) -> No
 
 
 def sweep(client: Any, run_id: str) -> None:
-    from techrevati.store import calls
-
     client.store.run(calls.sweep(client.keys(run_id)))
 
 

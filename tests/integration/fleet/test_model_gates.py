@@ -5,10 +5,12 @@ from typing import Any
 
 import pytest
 
-from techrevati.fleet import Fleet, ModelReply, ModelRequest, Outcome, Retry, Turn
+from techrevati.fleet import Fleet, Hedge, ModelReply, ModelRequest, Outcome, Retry, Turn
+from techrevati.fleet.client import Client
 from techrevati.fleet.feedback import Allowance, Feedback
 from techrevati.fleet.model_failures import ModelFailed
 from techrevati.fleet.routed import RoutedModel
+from techrevati.store import calls
 from techrevati.store.gates import BreakerSpec, BucketSpec
 from techrevati.store.records import RunRecord
 from tests.integration.fleet.desk import Desk, desk
@@ -48,6 +50,10 @@ def newsroom(name: str, *, tries: int = 1, times: int = 1, model: str = "m", **m
 def wait_of(record: RunRecord) -> float:
     assert record.until is not None and record.created is not None
     return record.until - record.created
+
+
+def sweep(client: Client, run_id: str) -> None:
+    client.store.run(calls.sweep(client.keys(run_id)))
 
 
 async def commands(at: Desk, work: Any) -> int:
@@ -203,3 +209,65 @@ async def test_a_route_takes_whoever_is_admitted_and_stands_in_line_at_one_only(
         assert (records[2].why, records[2].home) == ("gate:b", "due"), "the one that is sooner"
         gates = {gate.name: gate for gate in await asyncio.to_thread(at.client.gates)}
     assert (gates["a"].in_line, gates["b"].in_line) == (0, 1)
+
+
+async def test_who_parked_at_a_route_finds_its_place_again(redis_url: str, fleet_name: str) -> None:
+    a, b = Model(reply=ModelReply("so", model="a")), Model(reply=ModelReply("so", model="b"))
+    fleet = newsroom(fleet_name, model="either", a=a, b=b, either=RoutedModel(["a", "b"]))
+    fleet.gate("a", buckets={"rpm": BucketSpec("rpm", 1, 0.01)})
+    fleet.gate("b", buckets={"rpm": BucketSpec("rpm", 1, 0.6)})
+    async with desk(fleet, redis_url) as at:
+        first, second, third = [await at.start() for _ in range(3)]
+        for run in (first, second, third):
+            await at.ticket(run)
+        assert (await at.record(third)).why == "gate:b"
+        async with asyncio.timeout(10):
+            while (record := await at.record(third)).status != "completed":
+                await asyncio.to_thread(sweep, at.client, third.id)
+                await at.ticket(third)
+                await asyncio.sleep(0.02)
+        parks = [kind for kind, _ in await at.events(third)].count("turn.parked")
+    assert record.output == "b" and (a.calls, b.calls, parks) == (1, 2, 1), "its place was kept"
+
+
+async def test_the_loser_of_a_hedge_gives_its_slot_back_and_is_charged(redis_url: str, fleet_name: str) -> None:
+    slow, quick = Model(), Model(reply=ModelReply("so", 5, 10, model="quick"))
+    slow.go.clear()
+    hedge = Hedge(otherwise=0.02, at_least=0.02)
+    fleet = newsroom(
+        fleet_name, model="either", slow=slow, quick=quick, either=RoutedModel(["slow", "quick"], hedge=hedge)
+    )
+    for name in ("slow", "quick"):
+        fleet.gate(name, concurrency=2, input_tpm=6000, output_tpm=6000)
+    fleet.budget(tenant=5)
+    async with desk(fleet, redis_url) as at:
+        run = await at.start()
+        assert (await at.served(run)).output == "quick"
+        gates = {gate.name: gate for gate in await asyncio.to_thread(at.client.gates)}
+        lines = {line.account: line for line in await asyncio.to_thread(at.client.budgets)}
+        [called] = [data for kind, data in await at.events(run) if kind == "model.called"]
+    assert (gates["slow"].slots_used, gates["quick"].slots_used) == (0, 0)
+    assert gates["slow"].state == "closed" and 5970 < gates["slow"].levels["output_tpm"] < 5990, "its estimate: 20"
+    assert lines["tokens.total"].reserved == 0 and lines["tokens.total"].spent > 15 + 20
+    assert [one["outcome"] for one in called["tried"]] == ["lost"]
+
+
+async def test_a_breaker_that_opens_says_so_in_the_stream_of_the_run_that_opened_it(
+    redis_url: str, fleet_name: str
+) -> None:
+    fleet = Fleet(fleet_name)
+    fleet.model("m", Model(ModelFailed("m", "llm_error", "no", 500)))
+    fleet.gate("m", failure_threshold=1)
+
+    @fleet.agent("writer")
+    async def write(turn: Turn) -> Outcome:
+        try:
+            await turn.model("m", "hello")
+        except ModelFailed:
+            return turn.complete("did without")
+        return turn.complete()
+
+    async with desk(fleet, redis_url) as at:
+        run = await at.start()
+        assert (await at.served(run)).output == "did without"
+        assert ("gate.state", {"gate": "m", "state": "open"}) in await at.events(run)

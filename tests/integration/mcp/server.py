@@ -146,6 +146,17 @@ async def learn(ctx: Context, name: str) -> str:
     return "learned"
 
 
+@server.prompt(name="Daily Report", description="How the daily report is written.")
+def daily() -> str:
+    return "Write the report in three lines."
+
+
+@server.prompt(name="letter")
+def letter(to: str) -> str:
+    """Need an argument."""
+    return f"Write to {to}."
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "stdio":
         server.run("stdio")

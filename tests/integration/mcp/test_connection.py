@@ -11,7 +11,8 @@ import pytest
 from mcp.shared.exceptions import MCPError
 from mcp.types import CallToolResult, TextContent
 
-from techrevati.agent.behaviours.mcp.connection import CallInDoubt, McpConnection, McpUnavailable
+from techrevati.agent.behaviours.mcp.connection import McpConnection
+from techrevati.agent.behaviours.mcp.faults import CallInDoubt, McpUnavailable
 from techrevati.agent.behaviours.mcp.servers import HttpServer, McpServer, Patience, StdioServer
 from tests.integration.mcp.conftest import WebServer
 

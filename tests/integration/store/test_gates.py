@@ -718,7 +718,7 @@ async def test_an_open_breaker_is_known_everywhere_without_asking(server: Embedd
         return False
 
     for gate in gates:
-        assert await asyncio.to_thread(until, partial(opened, gate), 10.0)
+        assert await asyncio.to_thread(until, partial(opened, gate))
         trips = gate.core.trips
         for _ in range(10):
             with pytest.raises(GateRefused):

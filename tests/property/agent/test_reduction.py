@@ -15,7 +15,7 @@ from techrevati.agent.state import (
     MaxReg,
     ORMap,
     ORSet,
-    Patch,
+    Reduced,
     StateRegistry,
     StateScope,
     StateSpec,
@@ -93,7 +93,7 @@ ACTIONS = st.one_of(
 MERGES = st.lists(st.builds(lambda n: AnyStateAction.new(Merged, n), NUMBERS), max_size=4)
 
 
-def reduced(document: Any, actions: list[AnyStateAction], actor: str = "a") -> tuple[Any, Patch]:
+def reduced(document: Any, actions: list[AnyStateAction], actor: str = "a") -> Reduced:
     return reduce_actions(document, actions, actor=actor, registry=STATES.lattices)
 
 

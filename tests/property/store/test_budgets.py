@@ -46,7 +46,7 @@ def picture(store: SyncStore) -> Books:
             flat = pairs(store.command("HGETALL", name))
             cost = {"usd": int(flat["usd"]), "tokens": int(flat["tokens"])}
             day, month, levels = int(flat["day"]), int(flat["month"]), flat["levels"].split("\n")
-            books.held[rest] = Held(rest, flat["st"], cost, int(flat["exp"]), day, month, levels)
+            books.held[rest] = Held(rest, flat["st"], cost, int(flat["exp"]), day, month, levels, flat.get("paid", ""))
     opened = pairs(store.command("ZRANGE", KEYS.open, 0, -1, "WITHSCORES"))
     assert {call_id: int(score) for call_id, score in opened.items()} == {h.id: h.expires for h in books.open}
     books.projects = {

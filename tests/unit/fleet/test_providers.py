@@ -193,7 +193,7 @@ async def test_nobody_there_is_a_failed_dependency(provider: str) -> None:
     model = make("m", base_url="http://127.0.0.1:9", api_key="k")
     with pytest.raises(ModelFailed) as caught:
         await model.complete(ModelRequest("m", [{"role": "user", "content": "?"}]))
-    assert classify(caught.value) == "dependency_failed" and caught.value.elsewhere
+    assert classify(caught.value) == "dependency_failed" and caught.value.elsewhere and not caught.value.made
     await model.close()
 
 

@@ -13,20 +13,27 @@ certainly did not get there; otherwise the model is told that it may have taken 
 import asyncio
 import contextlib
 import logging
-import re
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Self
 
 import anyio
-import httpx2
 from mcp.client import Client
 from mcp.client.session import SamplingFnT
 from mcp.client.subscriptions import ListenNotSupportedError
 from mcp.shared.exceptions import MCPError
-from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT, CallToolResult, Tool, ToolListChangedNotification
+from mcp.types import CallToolResult, GetPromptResult, Prompt, Tool, ToolListChangedNotification
 
+from techrevati.agent.behaviours.mcp.faults import (
+    CallInDoubt,
+    McpUnavailable,
+    is_loss,
+    is_session_gone,
+    is_timeout,
+    is_unreached,
+    text_of,
+)
 from techrevati.agent.behaviours.mcp.names import tool_ids
 from techrevati.agent.behaviours.mcp.servers import McpServer, Patience, Streams
 from techrevati.agent.errors import AgentError
@@ -38,32 +45,6 @@ IDEMPOTENCY_KEY = "techrevati/idempotency-key"
 """In a call's ``_meta``: the same for every attempt of one tool call."""
 _CLOSING = 10.0  # s; a program has 4 of them to end by itself
 _MOST_PAGES = 100
-_NO_SESSION = re.compile(r"session( id)? (not found|terminated|expired|unknown)|(no valid|unknown) session", re.I)
-
-
-class McpUnavailable(AgentError):
-    """An MCP server cannot be reached."""
-
-    def __init__(self, server: str, cause: str) -> None:
-        super().__init__(server, cause)
-        self.server, self.cause = server, cause
-
-    def __str__(self) -> str:
-        return f"MCP server {self.server!r} cannot be reached ({self.cause}); fix: start it, or check its address"
-
-
-class CallInDoubt(AgentError):
-    """The connection broke while a call was under way: it may have taken effect."""
-
-    def __init__(self, server: str, tool: str) -> None:
-        super().__init__(server, tool)
-        self.server, self.tool = server, tool
-
-    def __str__(self) -> str:
-        return (
-            f"the connection to MCP server {self.server!r} broke while {self.tool!r} ran: it may or may not have "
-            "taken effect; find out before calling it again"
-        )
 
 
 class McpConnection:
@@ -170,15 +151,15 @@ class McpConnection:
             try:
                 return await client.call_tool(tool, dict(arguments), limit, tell, meta=meta)
             except (MCPError, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
-                if not _is_loss(error):
-                    if _is_timeout(error):
+                if not is_loss(error):
+                    if is_timeout(error):
                         self._stale.set()  # slow, or hung?  The owner looks whether it still lists its tools
                     raise
                 alone = self._in_flight == 1 and not lost.is_set()
                 lost.set()
                 await down.wait()
                 # Only one call was under way, so it is the one that could not be delivered.
-                unsent = _is_session_gone(error) or (alone and _is_unreached(self._cause))
+                unsent = is_session_gone(error) or (alone and is_unreached(self._cause))
                 if is_last or not (unsent or repeatable):
                     if unsent:
                         raise McpUnavailable(self.server.name, str(error) or "gone") from error
@@ -191,6 +172,22 @@ class McpConnection:
         """Read a resource of the server, as MCP gives it."""
         return await (await self._connected()).read_resource(uri)
 
+    async def prompts(self) -> list[Prompt]:
+        """Give the server's prompts.  Raises McpUnavailable, MCPError."""
+        client = await self._connected()
+        found: list[Prompt] = []
+        cursor: str | None = None
+        for _ in range(_MOST_PAGES):
+            page = await client.list_prompts(cursor=cursor)
+            found += page.prompts
+            if (cursor := page.next_cursor) is None:
+                break
+        return found
+
+    async def prompt(self, name: str) -> GetPromptResult:
+        """Give the messages of a prompt that needs no arguments.  Raises McpUnavailable, MCPError."""
+        return await (await self._connected()).get_prompt(name)
+
     async def _connected(self, *, give_up_on_error: bool = False) -> Client:
         deadline = time.monotonic() + self.patience.connect
         while (client := self._client) is None or self._lost.is_set():
@@ -199,7 +196,7 @@ class McpConnection:
             if self._closing.is_set() or left <= 0 or (give_up_on_error and self._cause is not None):
                 if give_up_on_error and isinstance(self._cause, AgentError):
                     raise self._cause
-                cause = "closed" if self._closing.is_set() else _text(self._cause) or "no answer in time"
+                cause = "closed" if self._closing.is_set() else text_of(self._cause) or "no answer in time"
                 raise McpUnavailable(self.server.name, cause)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, 0.05)):
@@ -216,7 +213,7 @@ class McpConnection:
             except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001  whatever it was, the server is gone
                 self._cause = error
                 level = logging.DEBUG if failures else logging.WARNING  # an outage is one warning, not hundreds
-                log.log(level, "MCP server %s is gone: %s", self.server.name, _text(error))
+                log.log(level, "MCP server %s is gone: %s", self.server.name, text_of(error))
             finally:
                 self._client = None
                 self._up.clear()
@@ -277,7 +274,7 @@ class McpConnection:
                     self.tools = await self._list(client)
                 except (MCPError, AgentError) as error:  # the last good look stands
                     log.warning("MCP server %s: its tools cannot be listed: %s", self.server.name, error)
-                    if _is_timeout(error):
+                    if is_timeout(error):
                         lost.set()
         finally:
             gone.cancel()
@@ -309,34 +306,3 @@ class McpConnection:
             return
         except Exception as error:  # noqa: BLE001  the stream is a convenience; calls tell whether the server lives
             log.debug("MCP server %s: no news of its tools: %s", self.server.name, error)
-
-
-def _is_loss(error: Exception) -> bool:
-    return not isinstance(error, MCPError) or error.code == CONNECTION_CLOSED or _is_session_gone(error)
-
-
-def _is_timeout(error: Exception) -> bool:
-    return isinstance(error, MCPError) and error.code == REQUEST_TIMEOUT
-
-
-def _is_session_gone(error: Exception) -> bool:
-    """The server has restarted and does not know our session: it refused before doing anything.
-
-    The protocol says HTTP 404; which error the body then holds, each server decides for itself.
-    """
-    return isinstance(error, MCPError) and _NO_SESSION.search(error.message) is not None
-
-
-def _leaves(error: BaseException | None) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [] if error is None else [error]
-
-
-def _is_unreached(cause: BaseException | None) -> bool:
-    leaves = _leaves(cause)
-    return bool(leaves) and all(isinstance(leaf, httpx2.ConnectError | httpx2.ConnectTimeout) for leaf in leaves)
-
-
-def _text(error: BaseException | None) -> str:
-    return "; ".join(str(leaf) or type(leaf).__name__ for leaf in _leaves(error))

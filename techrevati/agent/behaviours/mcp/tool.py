@@ -1,5 +1,6 @@
 """An MCP server's tools as tools of an agent."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from types import MappingProxyType
@@ -9,12 +10,16 @@ from mcp.shared.exceptions import MCPError
 from mcp.types import REQUEST_TIMEOUT, Tool
 from pydantic import ValidationError
 
-from techrevati.agent.behaviours.mcp.connection import CallInDoubt, McpConnection, McpUnavailable
+from techrevati.agent.behaviours.mcp.connection import McpConnection
+from techrevati.agent.behaviours.mcp.faults import CallInDoubt, McpUnavailable
 from techrevati.agent.behaviours.mcp.names import DuplicateTool
 from techrevati.agent.behaviours.mcp.results import descriptor, is_repeatable, origin, result, ui_metadata, ui_uri
-from techrevati.agent.schemas import check_arguments
+from techrevati.agent.errors import BadToolSchema
+from techrevati.agent.schemas import check_arguments, check_schema
 from techrevati.agent.tool_context import ToolCallContext
 from techrevati.agent.tools import ToolDescriptor, ToolExecutionEffect, ToolProgress, ToolResult, ToolSet
+
+log = logging.getLogger(__name__)
 
 
 class McpTool:
@@ -85,6 +90,8 @@ class McpTool:
 def tool_set(*connections: McpConnection, tools: Sequence[str] = ("*",)) -> ToolSet:
     """Give the tools that the servers have now: a frozen snapshot, to be taken once per run.
 
+    A tool whose schema is none is left out, with a warning.
+
     Args:
         tools: Globs of ids (``mcp__github__*``); a tool must match one.
 
@@ -97,6 +104,13 @@ def tool_set(*connections: McpConnection, tools: Sequence[str] = ("*",)) -> Tool
         for name, tool in known.items():
             if name in found:
                 raise DuplicateTool(name, connection.server.name, (found[name].origin, tool.name))
-            if any(fnmatchcase(name, glob) for glob in tools):
-                found[name] = McpTool(connection, name, tool)
+            if not any(fnmatchcase(name, glob) for glob in tools):
+                continue
+            made = McpTool(connection, name, tool)
+            try:
+                check_schema(made.descriptor)
+            except BadToolSchema as error:  # one bad tool of a server must not cost the others
+                log.warning("MCP server %s: %s", connection.server.name, error)
+            else:
+                found[name] = made
     return MappingProxyType(found)

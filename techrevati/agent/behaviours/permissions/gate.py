@@ -27,6 +27,8 @@ from techrevati.agent.behaviours.permissions.policy import Layer, Policy, Verdic
 from techrevati.agent.behaviours.permissions.rules import Effect, Rule, parse_rule
 from techrevati.agent.behaviours.permissions.state import (
     AddRule,
+    CallGrant,
+    GrantCall,
     InForce,
     NoteAnswer,
     PermissionPolicy,
@@ -45,6 +47,9 @@ from techrevati.agent.state.spec import AnyStateAction, state_at
 from techrevati.agent.state.wiring import StateRegistry
 from techrevati.agent.suspension import ResumeAction
 from techrevati.agent.threads.thread import Thread
+
+RECOVERY = "recover_agent_run"
+"""The question whether a sub-agent whose worker died goes on: who says yes has allowed the call."""
 
 
 class ParentThreads(Protocol):
@@ -68,7 +73,7 @@ class Permissions(AgentBehavior):
     """
 
     id = "permissions"
-    states = (PermissionPolicy, SessionPermissions, PermissionsInForce)
+    states = (PermissionPolicy, SessionPermissions, PermissionsInForce, CallGrant)
 
     def __init__(
         self,
@@ -141,25 +146,36 @@ class Permissions(AgentBehavior):
         verdict = self.verdict(ctx.document, tool, ctx.tool_args)
         if verdict.effect is Effect.DENY:
             return Block(f"tool {tool!r} is denied by a permission rule: {verdict.rule or 'default deny'}")
-        if self._is_granted(ctx, call_id):
+        if _is_answered(ctx, call_id):
             assert ctx.resume_input is not None
             answer = ctx.resume_input.result
             wanted = confirm.remembered(Effect.ALLOW, tool, _arguments(ctx.tool_args), answer)
-            return ActionSet.of(_remember(wanted, ctx.resume_input.decision_id) if wanted else ())
-        if verdict.effect is Effect.ALLOW:
+            grant = AnyStateAction.new_for_call(CallGrant, GrantCall(ctx.tool_args), call_id)
+            return ActionSet.of([grant, *(_remember(wanted, ctx.resume_input.decision_id) if wanted else ())])
+        if verdict.effect is Effect.ALLOW or _was_granted(ctx, call_id):
             return None
         if not call_id.strip():
             return Block(f"tool {tool!r} needs a permission, and a call without an id cannot be asked about")
         expires = None if self._timeout is None else ctx.now_ms + round(self._timeout * 1000)
         return Suspend(confirm.ticket(call_id, tool, ctx.tool_args, rule=verdict.rule, expires_at=expires))
 
-    @staticmethod
-    def _is_granted(ctx: ReadOnlyContext, call_id: str) -> bool:
-        """Tell whether this is the replay of a call that *this gate* parked and somebody let through."""
-        if ctx.resume_input is None or ctx.resume_input.action is not ResumeAction.RESUME or not call_id:
-            return False
-        action = find(ctx.document, (*call_path(call_id, SUSPENDED_CALL), "suspension", "action"))
-        return bool(action == confirm.ACTION)
+
+def _is_answered(ctx: ReadOnlyContext, call_id: str) -> bool:
+    """Tell whether this is the replay of a call that a person was asked about, and let through."""
+    if ctx.resume_input is None or ctx.resume_input.action is not ResumeAction.RESUME or not call_id:
+        return False
+    action = find(ctx.document, (*call_path(call_id, SUSPENDED_CALL), "suspension", "action"))
+    return action in (confirm.ACTION, RECOVERY)
+
+
+def _was_granted(ctx: ReadOnlyContext, call_id: str) -> bool:
+    if not call_id:
+        return False
+    try:
+        grant = ctx.scoped_state_of(CallGrant, call_id)
+    except StateUnreadable:
+        return False
+    return grant.granted and bool(grant.arguments == ctx.tool_args)
 
 
 def _arguments(found: Any) -> Mapping[str, Any]:

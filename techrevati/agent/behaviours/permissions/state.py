@@ -107,6 +107,27 @@ class SessionPermissions(_Rules):
     NAME = "SessionPermissions"
 
 
+class GrantCall(msgspec.Struct, frozen=True):
+    """A person let this call through, with these arguments."""
+
+    arguments: Any
+
+
+class CallGrant(StateSpec):
+    """That a call was let through: it may park itself and come back without being asked about again."""
+
+    PATH: ClassVar[Path] = ("permission_grant",)
+    SCOPE = StateScope.TOOL_CALL
+    NAME = "CallGrant"
+    ACTION = GrantCall
+
+    granted: bool = False
+    arguments: Any = None
+
+    def reduce(self, action: GrantCall) -> None:
+        self.granted, self.arguments = True, action.arguments
+
+
 class LayerRecord(msgspec.Struct, frozen=True):
     """A layer as JSON."""
 

@@ -58,7 +58,8 @@ class _Capture(asyncio.SubprocessProtocol):
         self._limit = limit
         self.kept = {1: bytearray(), 2: bytearray()}
         self.truncated = {1: False, 2: False}
-        self.exited, self.closed = loop.create_future(), loop.create_future()
+        self.exited: asyncio.Future[None] = loop.create_future()
+        self.closed: asyncio.Future[None] = loop.create_future()
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         room = self._limit - len(self.kept[fd])
@@ -85,7 +86,7 @@ def interpreter(script: Path) -> tuple[str, ...]:
     """
     match script.suffix:
         case ".py":
-            return (sys.executable, "-I", str(script))
+            return (sys.executable, "-E", "-s", str(script))  # not -I: scripts import what lies beside them
         case ".sh":
             return ("/bin/sh", str(script))
     if os.access(script, os.X_OK):
@@ -140,10 +141,9 @@ async def run_script(
     finally:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(transport.get_pid(), signal.SIGKILL)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_STRAGGLERS):
-                await asyncio.shield(capture.closed)
+        await _until(capture.closed)
         transport.close()
+        await _until(capture.closed)  # the pipes close in the loop's next rounds
     return ScriptResult(
         None if timed_out else transport.get_returncode(),
         capture.text(1),
@@ -152,3 +152,9 @@ async def run_script(
         capture.truncated[2],
         timed_out,
     )
+
+
+async def _until(closed: asyncio.Future[None]) -> None:
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_STRAGGLERS):
+            await asyncio.shield(closed)

@@ -25,14 +25,14 @@ from techrevati.agent.threads.queries import (
 from techrevati.agent.threads.runs import RunRecord
 from techrevati.agent.threads.sqlite.rows import ThreadRows
 from techrevati.agent.threads.sqlite.tables import SCHEMA
-from techrevati.agent.threads.store import Loaded, Precondition, ThreadStore, ThreadSync
+from techrevati.agent.threads.store import Loaded, Precondition, ThreadHistory, ThreadStore, ThreadSync
 from techrevati.agent.threads.thread import Thread
 from techrevati.runtime._sqlite import Database
 
 T = TypeVar("T")
 
 
-class SqliteThreadStore(ThreadStore, ThreadSync):
+class SqliteThreadStore(ThreadStore, ThreadSync, ThreadHistory):
     """Safe for threads, tasks and processes; each call works in a thread of its own, off the loop."""
 
     def __init__(self, path: str | Path, *, clock: Clock = unix_ms) -> None:
@@ -84,11 +84,6 @@ class SqliteThreadStore(ThreadStore, ThreadSync):
         return await self._read(f"loading thread {thread_id!r}", self._rows.load, thread_id)
 
     async def load_at(self, thread_id: str, version: int) -> Thread:
-        """Give a thread as it was at a version.
-
-        Raises:
-            ThreadNotFound, NoSuchVersion, HistoryGone: as they say.
-        """
         return await self._read(f"loading thread {thread_id!r}", self._rows.load_at, thread_id, version)
 
     async def load_messages(self, thread_id: str, query: MessageQuery = FIRST_MESSAGES) -> MessagePage:

@@ -128,6 +128,28 @@ async def test_12_4_a_sub_agent_is_held_to_its_parent_s_rules() -> None:
     assert "denied by a permission rule: deny shell(command=rm *)" in results["k1"]["message"]
 
 
+async def test_12_4_a_tool_with_a_question_of_its_own_is_allowed_once() -> None:
+    paid: list[int] = []
+
+    @tool(id="pay")
+    async def pay(amount: int, ctx: ToolCallContext) -> ToolResult:
+        """Pay."""
+        if ctx.scratch is None:
+            ctx.keep("asked")
+            return ToolResult.suspended("pay", "which account?")
+        paid.append(amount)
+        return ToolResult.success("pay", amount)
+
+    model = Script(calls(("c1", "pay", {"amount": 5})), said("paid"))
+    world = World(model, agent(tools=(pay,), behaviors=(Permissions(),)))
+    await world.run()
+    outcome, _ = await world.run(None, initial_decisions=(read_answer("fc_c1", True, decision_id="d1"),))
+    assert isinstance(outcome, Suspended)
+    assert [call.suspension.action for call in outcome.calls] == ["tool:pay"]
+    await world.run(None, initial_decisions=(read_answer("c1", {"account": 7}, decision_id="d2"),))
+    assert paid == [5]
+
+
 @pytest.fixture
 def skills(tmp_path: Path) -> Skills:
     path = tmp_path / "report"

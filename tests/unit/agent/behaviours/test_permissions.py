@@ -20,6 +20,7 @@ from techrevati.agent.behaviours.permissions import (
     deny,
 )
 from techrevati.agent.behaviours.permissions.confirm import PENDING_NAME, Remember, remembered
+from techrevati.agent.behaviours.permissions.state import CallGrant
 from techrevati.agent.context import RunIdentity
 from techrevati.agent.state.document import apply_all
 from techrevati.agent.state.reduction import reduce_actions
@@ -47,6 +48,10 @@ async def asked(permissions: Permissions, document: Any = None, **fields: Any) -
     (suspend,) = await gate(permissions, document, **fields)
     call = parked(suspend.ticket, "c1", fields.get("tool", "shell"), fields.get("args", RM))
     return {**(document or {}), "__tool_call_scope": {"c1": {"suspended_call": msgspec.to_builtins(call)}}}
+
+
+def passes(found: tuple[Any, ...]) -> bool:
+    return not only(found, Suspend) and not only(found, Block)
 
 
 def grant(result: Any = True) -> ToolCallResume:
@@ -87,7 +92,26 @@ async def test_12_4_a_call_without_an_id_is_blocked_not_asked_about(call_id: str
 
 async def test_12_4_a_resumed_call_passes() -> None:
     permissions = Permissions()
-    assert await gate(permissions, await asked(permissions), resume_input=grant()) == ()
+    assert passes(await gate(permissions, await asked(permissions), resume_input=grant()))
+
+
+async def test_12_4_a_call_that_parks_itself_after_it_was_allowed_is_not_asked_about_again() -> None:
+    permissions = Permissions()
+    document = await asked(permissions)
+    document = reduced(document, await gate(permissions, document, resume_input=grant()))
+    document["__tool_call_scope"]["c1"]["suspended_call"]["suspension"]["action"] = "tool:shell"
+    assert await gate(permissions, document, resume_input=grant()) == ()
+    assert only(await gate(permissions, document, args={"command": "ls"}, resume_input=grant()), Suspend)
+    assert only(await gate(permissions, document, tool_call_id="c2"), Suspend)
+    denied = reduced(document, AnyStateAction.new(PermissionPolicy, AddRule("deny shell")))
+    assert only(await gate(permissions, denied, resume_input=grant()), Block)
+
+
+async def test_12_4_who_lets_a_sub_agent_go_on_has_allowed_the_call() -> None:
+    permissions = Permissions()
+    document = await asked(permissions)
+    document["__tool_call_scope"]["c1"]["suspended_call"]["suspension"]["action"] = "recover_agent_run"
+    assert passes(await gate(permissions, document, resume_input=grant()))
 
 
 async def test_12_4_a_denial_that_came_after_the_question_holds() -> None:
@@ -111,7 +135,9 @@ async def test_12_4_an_answer_for_once_is_not_remembered() -> None:
     permissions = Permissions()
     document = await asked(permissions)
     for answer in (True, {"approved": True}, {"approved": True, "remember": "once"}, {"remember": ["thread"]}):
-        assert await gate(permissions, document, resume_input=grant(answer)) == ()
+        found = await gate(permissions, document, resume_input=grant(answer))
+        assert passes(found)
+        assert {action.spec for action in found} == {CallGrant}
 
 
 @pytest.mark.parametrize(("scope", "spec"), [("thread", PermissionPolicy), ("session", SessionPermissions)])

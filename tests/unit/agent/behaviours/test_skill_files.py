@@ -5,6 +5,7 @@ import hashlib
 import os
 import socket
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -186,3 +187,16 @@ def test_12_3_a_script_runs_by_its_suffix_or_by_itself(root: Path) -> None:
 async def test_12_3_an_argument_with_a_nul_is_refused(root: Path) -> None:
     with pytest.raises(BadResource, match="NUL"):
         await run(root, "x.sh", "true", "a\0b")
+
+
+async def test_12_3_a_script_imports_what_lies_beside_it(root: Path) -> None:
+    (root / "scripts" / "words.py").write_text("HELLO = 'hello'", "utf-8")
+    assert (await run(root, "x.py", "from words import HELLO; print(HELLO)")).stdout == "hello\n"
+
+
+def test_12_3_scripts_run_from_a_loop_in_any_thread(root: Path) -> None:
+    found: list[ScriptResult] = []
+    thread = threading.Thread(target=lambda: found.append(asyncio.run(run(root, "x.sh", "echo hi"))))
+    thread.start()
+    thread.join(30)
+    assert [done.stdout for done in found] == ["hi\n"]

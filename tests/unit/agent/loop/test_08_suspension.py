@@ -132,7 +132,12 @@ async def test_8_1_a_pending_result_without_a_ticket_stands_for_its_call() -> No
     outcome, _ = await world.run()
     assert isinstance(outcome, Suspended)
     stored = (await world.state())["__tool_call_scope"]["c1"]
-    assert stored["suspended_call"]["suspension"] == {"id": "c1", "action": "tool:ask", "parameters": {"q": "?"}}
+    assert stored["suspended_call"]["suspension"] == {
+        "id": "c1",
+        "action": "tool:ask",
+        "message": "please",
+        "parameters": {"q": "?"},
+    }
     assert stored["tool_call_state"]["resume_token"] == "c1"
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from techrevati.agent.behavior import AgentBehavior
 from techrevati.agent.definition import AgentDefinition, SubAgentSpec
 from techrevati.agent.endings import CANCELLED
 from techrevati.agent.events import ActivitySnapshot, RunFinish, ToolCallReady
@@ -410,7 +411,7 @@ async def test_9_3_approvals_reach_a_suspended_sub_agent_through_its_parent() ->
 # -- 9.4 -------------------------------------------------------------------------------------------
 
 
-async def orphaned() -> tuple[World, str]:
+async def orphaned(*behaviors: AgentBehavior) -> tuple[World, str]:
     """Leave a child behind whose process is gone."""
 
     async def hang(request: Any, on_event: Any) -> Any:
@@ -429,7 +430,7 @@ async def orphaned() -> tuple[World, str]:
     from techrevati.agent.threads.ids import new_id
 
     model = Cast(boss=Script("noted", "thanks"), writer=Script("the rest"))
-    return World(model, boss(), writer(), store=world.store, new_id=new_id), run_id
+    return World(model, boss(behaviors=behaviors), writer(), store=world.store, new_id=new_id), run_id
 
 
 async def test_9_4_an_orphan_is_stopped_and_asked_about() -> None:
@@ -457,11 +458,9 @@ async def test_9_4_a_granted_recovery_resumes_the_child_on_its_thread() -> None:
 
 @pytest.mark.parametrize(("verdict", "status"), [("allow", "completed"), ("deny", "stopped")])
 async def test_9_4_permission_decides_about_the_question(verdict: Any, status: str) -> None:
-    from techrevati.agent.subagents.behavior import RecoveryBehavior
+    from techrevati.agent.behaviours.permissions.gate import Permissions
 
-    world, run_id = await orphaned()
-    (recovery,) = (b for b in world.agents["boss"].behaviors if isinstance(b, RecoveryBehavior))
-    recovery._permission = lambda ctx, action: verdict
+    world, run_id = await orphaned(Permissions([f"{verdict} recover_agent_run", "allow agent_run"]))
     outcome, _ = await world.run("hello again")
     assert isinstance(outcome, Finished) and outcome.response == "noted"
     assert (await children(world))[run_id].status == status

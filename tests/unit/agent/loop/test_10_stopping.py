@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from techrevati.agent.behavior import AgentBehavior
 from techrevati.agent.endings import TerminationReason, stopped
 from techrevati.agent.loop.outcome import Finished, Suspended
 from techrevati.agent.loop.records import OnSuspend
@@ -227,20 +228,38 @@ async def test_10_counts_survive_a_wait_within_the_run() -> None:
     assert len(world.model.requests) == 2
 
 
-async def test_10_a_hard_deadline_cuts_off_a_hung_model_and_a_hung_tool() -> None:
-    async def hang(*_: Any) -> Any:
+async def hang(*_: Any) -> Any:
+    await asyncio.Event().wait()
+
+
+@tool
+async def hangs() -> None:
+    """Hang."""
+    await asyncio.Event().wait()
+
+
+class HangsIn(AgentBehavior):
+    id = "hangs"
+
+    async def before_inference(self, ctx: Any) -> None:
         await asyncio.Event().wait()
 
-    world = World(Script(hang), agent(deadline=5))
+
+@pytest.mark.parametrize("what", ["model", "tool", "hook"])
+async def test_10_a_hard_deadline_cuts_off_whatever_hangs(what: str) -> None:
+    replies: Any = hang if what == "model" else calls(("c1", "hangs", {}))
+    behaviors = (HangsIn(),) if what == "hook" else ()
+    asked: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        asked.append(seconds)
+        await asyncio.sleep(0.02)
+        world.clock.ms += round(seconds * 1000)
+
+    world = World(Script(replies), agent(tools=(hangs,), behaviors=behaviors, deadline=5), sleep=sleep)
     outcome, events = await world.run()
     assert isinstance(outcome, Finished) and outcome.reason == stopped("timeout_reached", "deadline")
-    assert events[-1].event.type == "run_finish" and world.clock.slept == [5.0]
-
-    @tool
-    async def hangs() -> None:
-        """Hang."""
-        await asyncio.Event().wait()
-
-    world = World(Script(calls(("c1", "hangs", {}))), agent(tools=(hangs,), deadline=5))
-    outcome, _ = await world.run()
-    assert isinstance(outcome, Finished) and outcome.reason == stopped("timeout_reached", "deadline")
+    assert set(asked) == {5.0}
+    told = [e.event.type for e in events]
+    assert told[0] == "run_start" and told[-1] == "run_finish"
+    assert told.count("step_start") == told.count("step_end")

@@ -288,6 +288,53 @@ async def test_waiting_for_an_answer_does_not_use_up_the_deadline() -> None:
     assert isinstance(outcome, Finished) and outcome.response == "done"
 
 
+async def test_a_tool_resumed_after_a_long_wait_is_not_cut_off_by_the_deadline() -> None:
+    @tool
+    async def pay(ctx: ToolCallContext) -> ToolResult:
+        """Pay."""
+        return ToolResult.success("pay", "paid") if ctx.resume_input else ToolResult.suspended("pay", "?")
+
+    now = [START]
+    fleet = Fleet(Script(calls(("c1", "pay", {})), "done"), lambda: agent(tools=(pay,), deadline=60))
+    await fleet.prepare(on_suspend=OnSuspend.PARK)
+    await fleet.take(now_ms=lambda: now[0])
+    now[0] += 3_600_000
+    outcome, _ = await fleet.take(now_ms=lambda: now[0], decisions=(resume("c1"),))
+    assert isinstance(outcome, Finished) and outcome.response == "done"
+
+
+async def test_steering_that_comes_while_a_child_works_is_kept_for_the_next_inference() -> None:
+    fleet, port = Fleet(Script(SEND, "thanks"), sender), Elsewhere()
+    await fleet.prepare()
+    await fleet.take(children=port)
+    await fleet.take(children=port, steering=("in French",))
+    port.end = ChildEnd(run_id=port.started[0].run_id, epoch=1, status=SubAgentStatus.COMPLETED, output="x")
+    await fleet.take(children=port)
+    assert "in French" in [m.content for m in fleet.model.requests[-1].messages]
+
+
+@pytest.mark.parametrize("how", ["cancelled", "hook"])
+async def test_a_run_that_ends_before_it_began_has_a_start_and_an_end(how: str) -> None:
+    from techrevati.agent.behavior import AgentBehavior
+    from techrevati.agent.cancellation import Cancellation
+
+    class Bad(AgentBehavior):
+        id = "bad"
+
+        async def run_start(self, ctx: Any) -> None:
+            raise RuntimeError("boom")
+
+    fleet = Fleet(Script(), lambda: agent(behaviors=(Bad(),) if how == "hook" else ()))
+    await fleet.prepare()
+    cancelled = Cancellation()
+    if how == "cancelled":
+        cancelled.cancel()
+    outcome, told = await fleet.take(cancellation=cancelled)
+    assert isinstance(outcome, Finished)
+    seen = [e.type for e, _ in told.events]
+    assert seen[0] == "run_start" and seen[-1] == "run_finish" and seen.count("run_start") == 1
+
+
 async def test_a_sequential_round_whose_first_call_waits_ends_there() -> None:
     fleet = Fleet(
         Script(calls(("c1", "ask", {}), ("c2", "work", {"name": "later"}))),

@@ -21,6 +21,7 @@ from techrevati.agent.state import (
 from techrevati.agent.state.errors import ActorNeeded
 from techrevati.agent.state.lattice import join, write
 from techrevati.agent.state.registers import COUNT_LIMIT
+from techrevati.agent.state.registry import ANY_KEY
 
 
 @dataclass
@@ -242,3 +243,17 @@ def test_nobody_adds_to_the_registry_that_everybody_shares() -> None:
 def test_6_values_print_as_what_they_store() -> None:
     assert repr(GCounter({"a": 1})) == "GCounter({'a': 1})" and repr(Flag(True)) == "Flag(True)"
     assert GSet([1]) != GSet([2]) and GSet([1]) == GSet([1]) and GSet([1]) != [1]
+
+
+def test_a_registry_takes_over_another() -> None:
+    mine, other = LatticeRegistry(), LatticeRegistry()
+    other.register(("a",), GSet[int])
+    other.register(("calls", ANY_KEY, "n"), GCounter)
+    mine.include(other)
+    assert repr(mine.at(("a",))) == "Lattice(GSet[int])" and mine.at(("calls", "c.1", "n")) is not None
+    assert mine.at(("calls", "n")) is None and mine.at(("calls", "c", "m")) is None
+
+
+def test_values_of_two_kinds_do_not_join() -> None:
+    with pytest.raises(TypeError, match="Flag does not join with GCounter"):
+        join(Flag(), GCounter())

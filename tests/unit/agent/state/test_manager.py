@@ -83,7 +83,7 @@ def test_5_2_pruning_folds_old_patches_and_says_how_many() -> None:
     manager = counted(5)
     assert manager.prune_history(2) == 3
     assert manager.document == {"n": 5} and [manager.replay_to(0), manager.replay_to(1)] == [{"n": 4}, {"n": 5}]
-    assert manager.prune_history(2) == 0 and manager.prune_history(0) == 2
+    assert manager.prune_history(2) == 0 == manager.prune_history(9) and manager.prune_history(0) == 2
     with pytest.raises(ValueError, match="keep_last -1 is refused"):
         manager.prune_history(-1)
 

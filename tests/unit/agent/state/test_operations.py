@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from techrevati.agent.state import (
+    AnyStateAction,
     Append,
     Decrement,
     Delete,
@@ -23,6 +24,7 @@ from techrevati.agent.state import (
     Patch,
     Remove,
     Set,
+    StateSpec,
     TrackedPatch,
     apply,
     apply_all,
@@ -33,6 +35,7 @@ from techrevati.agent.state import (
 )
 from techrevati.agent.state.errors import (
     AppendRequiresArray,
+    BadAction,
     BadPath,
     BadValue,
     IndexOutOfBounds,
@@ -43,6 +46,7 @@ from techrevati.agent.state.errors import (
     PathNotFound,
     TypeMismatch,
 )
+from techrevati.agent.state.values import same
 
 BIG = 1 << 63
 
@@ -120,7 +124,7 @@ REFUSED: list[tuple[str, Document, Op, PatchRefused]] = [
 
 @pytest.mark.parametrize(("document", "op", "after"), [row[1:] for row in DOES], ids=[row[0] for row in DOES])
 def test_5_1_what_an_operation_does(document: Document, op: Op, after: Document) -> None:
-    assert apply(document, Patch((op,))) == after
+    assert same(apply(document, Patch((op,))), after), "and of the same types: 1 is not true"
 
 
 @pytest.mark.parametrize(("document", "op", "error"), [row[1:] for row in REFUSED], ids=[row[0] for row in REFUSED])
@@ -257,6 +261,27 @@ def test_5_1_a_value_that_is_not_json_is_refused_where_it_is(value: Any, where: 
         Set(("a",), value)
 
 
+def test_5_1_what_is_too_deep_or_contains_itself_is_refused() -> None:
+    nested: Any = []
+    for _ in range(5000):
+        nested = [nested]
+    around: dict[str, Any] = {}
+    around["self"] = around
+    for value in (nested, around):
+        with pytest.raises(BadValue, match="deeper than 128, or contains itself"):
+            Set(("a",), value)
+        with pytest.raises(BadAction):
+            AnyStateAction.new(Anything, value)
+    with pytest.raises(BadPath, match="at most 128 keys, not 200"):
+        Set(("a",) * 200, 1)
+
+
+class Anything(StateSpec):
+    PATH = ("anything",)
+
+    def reduce(self, action: Any) -> None: ...
+
+
 def test_5_1_find_tells_null_from_nothing() -> None:
     document = {"a": None, "l": [1]}
     assert find(document, ("a",), "none") is None
@@ -270,6 +295,9 @@ def test_5_1_canonicalize_drops_what_is_undone_and_keeps_the_order() -> None:
     )
     short = Patch((Set(("b",), 1), Set(("a",), 2), Delete(("c",)), Increment(("b",), 1), Set(("c", "d"), 1)))
     assert patch.canonicalize() == short
+    for through_an_array in (Set(("a", 0), 1), Delete(("a", 0))):  # it may be refused, or move the rest
+        twice = Patch((through_an_array, through_an_array))
+        assert twice.canonicalize() == twice
     assert Patch((Set(("a",), 1), Increment(("a",), 1), Set(("a",), 5))).canonicalize().ops[0] == Set(("a",), 1)
 
 
@@ -299,6 +327,18 @@ def test_values_of_kindred_types_are_stored_as_plain_json() -> None:
     stored = Set(("a",), [Colour.RED, Older.BLUE, Level.HIGH, OrderedDict(k=1), Point(1, 2)]).value
     assert stored == ["red", "blue", 3, {"k": 1}, [1, 2]]
     assert [type(item) for item in stored] == [str, str, int, dict, list]
+
+
+def test_a_patch_of_many_operations_copies_a_container_once() -> None:
+    class Counted(list[Any]):
+        copies = 0
+
+        def copy(self) -> "Counted":
+            Counted.copies += 1
+            return Counted(self)
+
+    after = apply({"log": Counted()}, Patch(tuple(Append(("log",), n) for n in range(100))))
+    assert after["log"] == list(range(100)) and Counted.copies == 1
 
 
 def test_a_patch_copies_only_the_containers_on_its_way() -> None:

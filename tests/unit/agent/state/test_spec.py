@@ -1,5 +1,7 @@
 """§5.3: typed states, their actions, and how actions become patches."""
 
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any
 
 import msgspec
@@ -12,6 +14,7 @@ from techrevati.agent.state import (
     GCounter,
     GSet,
     LatticeMerge,
+    ORMap,
     Patch,
     Set,
     StateRegistry,
@@ -134,6 +137,19 @@ def test_5_3_no_difference_no_patch() -> None:
     before, _ = reduce_actions({}, [add("x"), AnyStateAction.new(Cart, Empty())])
     document, patch = reduce_actions(before, [AnyStateAction.new(Cart, Empty())])
     assert not patch and document == before
+
+
+def test_5_3_a_value_of_another_type_is_a_difference() -> None:
+    class Loose(StateSpec):
+        PATH = ("loose",)
+        value: Any = 1
+
+        def reduce(self, action: Any) -> None:
+            self.value = action
+
+    document, _ = reduce_actions({}, [AnyStateAction.new(Loose, 1)])
+    _, patch = reduce_actions(document, [AnyStateAction.new(Loose, True)])
+    assert patch == Patch((Set(("loose", "value"), True),)) and patch.ops
 
 
 def test_5_3_a_state_with_lattice_fields_changes_by_fields_from_the_start() -> None:
@@ -339,6 +355,14 @@ def test_a_state_class_declared_wrongly_is_refused_when_it_is_used() -> None:
     class NoReduce(StateSpec):
         PATH = ("x",)
 
+    class Hiding(StateSpec):
+        PATH = ("x",)
+        read: bool = False  # type: ignore[assignment]
+
+        def reduce(self, action: Any) -> None: ...
+
+    with pytest.raises(BadSpec, match="fields that hide methods of every state: read"):
+        StateRegistry([Hiding])
     with pytest.raises(BadSpec, match="state class NoPath: it needs a PATH"):
         StateRegistry([NoPath])
     with pytest.raises(BadSpec, match=r"use a tuple of keys, e.g. \('shop', 'cart'\)"):
@@ -364,3 +388,57 @@ def test_calls_of_one_round_that_touch_one_lattice_field_join() -> None:
 def test_calls_of_one_round_that_touch_one_plain_field_conflict() -> None:
     patches = [reduce_actions({}, [saw("plain")]).patch for _ in range(2)]
     assert [conflict.path for conflict in conflicts(patches, STATES.lattices)] == [("seen", "plain")]
+
+
+@dataclass
+class Tally:
+    words: GSet[str] = dataclass_field(default_factory=GSet)
+    times: GCounter = dataclass_field(default_factory=GCounter)
+
+
+class Tallies(StateSpec):
+    PATH = ("tallies",)
+    ACTION = str
+    all: Tally = field(default_factory=Tally)
+    by_kind: ORMap[str, Tally] = field(default_factory=ORMap)
+
+    def reduce(self, action: str) -> None:
+        self.all.words.insert(action)
+        self.all.times.increment()
+        self.by_kind.put(action[0], Tally())
+        kind = self.by_kind.get(action[0])
+        assert kind is not None
+        kind.words.insert(action)
+        kind.times.increment()
+
+
+def test_a_field_may_be_a_class_of_lattices() -> None:
+    states = StateRegistry([Tallies])
+    patches = [
+        reduce_actions({}, [AnyStateAction.new(Tallies, word)], actor=actor, registry=states.lattices).patch
+        for word, actor in (("moon", "c1"), ("mars", "c2"))
+    ]
+    assert [op.path for op in patches[0].ops] == [("tallies", "all"), ("tallies", "by_kind")]
+    assert conflicts(patches, states.lattices) == []
+    document = apply_all({}, patches, states.lattices)
+    assert document["tallies"]["all"] == {"words": ["mars", "moon"], "times": {"c1": 1, "c2": 1}}
+    found = state_at(document, Tallies)
+    assert found is not None and found.all.times.value == 2
+    kind = found.by_kind.get("m")
+    assert kind is not None and list(kind.words) == ["mars", "moon"] and kind.times.value == 2
+
+
+def test_a_state_whose_annotation_cannot_be_found_is_refused() -> None:
+    class Lost(StateSpec):
+        PATH = ("lost",)
+        what: "Nowhere | None" = None  # type: ignore[name-defined]  # noqa: F821
+
+        def reduce(self, action: Any) -> None: ...
+
+    with pytest.raises(BadSpec, match=r"state class Lost: name 'Nowhere' is not defined; fix: define what"):
+        StateRegistry([Lost])
+
+
+def test_a_state_without_its_actor_still_reads_and_writes() -> None:
+    fresh = Seen()
+    assert fresh.write() == {"plain": 3, "words": [], "times": {}} and Seen.read(None) == fresh == Seen.read({})

@@ -5,21 +5,36 @@ from typing import Any
 import msgspec
 import pytest
 
-from techrevati.agent.state import GCounter, Increment, LatticeMerge, LatticeRegistry, Op, Patch, Set, TrackedPatch
+from techrevati.agent.state import (
+    GCounter,
+    Increment,
+    LatticeMerge,
+    LatticeRegistry,
+    Op,
+    Patch,
+    Set,
+    StateRegistry,
+    TrackedPatch,
+)
 from techrevati.agent.state.errors import NoSuchPatch
 from techrevati.agent.threads import (
     CheckpointReason,
+    Loaded,
     Message,
     Role,
     RunMeta,
     RunOrigin,
+    RunRecord,
+    RunRequest,
     RunStatus,
     Thread,
     ThreadChangeSet,
+    ThreadMetadata,
     ToolCall,
     Visibility,
     apply_changeset,
     new_id,
+    prepare,
     public_thread,
 )
 from techrevati.agent.threads.ids import uuid7
@@ -166,3 +181,59 @@ def test_5_5_clients_see_no_run_ids_no_patches_and_no_internal_messages() -> Non
     assert shown["state"] == {"__run": {"status": "running"}, "a": 1} and "patches" not in shown
     assert shown["messages"] == [{"id": "m1", "role": "user", "content": "hi", "metadata": {"step_index": 0}}]
     assert thread.state["__run"]["id"] == "r1"
+
+
+def test_14_what_is_stored_keeps_its_names() -> None:
+    """Threads are read by later releases: a name that changes here needs a way to read the old one."""
+    thread = Thread(
+        id="t",
+        resource_id="u",
+        parent_thread_id="p",
+        messages=(Message.user("hi", id="m1"),),
+        state={"n": 1},
+        patches=(tracked(Set(("n",), 2)),),
+        metadata=ThreadMetadata(created_at=1, updated_at=2, version=3, version_timestamp=2, extra={"title": "Tides"}),
+    )
+    assert msgspec.json.decode(msgspec.json.encode(thread)) == {
+        "id": "t",
+        "resource_id": "u",
+        "parent_thread_id": "p",
+        "messages": [{"id": "m1", "role": "user", "content": "hi"}],
+        "state": {"n": 1},
+        "patches": [{"patch": {"ops": [{"op": "set", "path": ["n"], "value": 2}]}}],
+        "metadata": {
+            "created_at": 1,
+            "updated_at": 2,
+            "version": 3,
+            "version_timestamp": 2,
+            "extra": {"title": "Tides"},
+        },
+    }
+    run = RunRecord("r", "t", "writer", RunOrigin.AI_SDK, RunStatus.DONE, 1, 2, termination_code="natural")
+    assert msgspec.json.decode(msgspec.json.encode(run)) == {
+        "run_id": "r",
+        "thread_id": "t",
+        "agent_id": "writer",
+        "origin": "ai_sdk",
+        "status": "done",
+        "created_at": 1,
+        "updated_at": 2,
+        "termination_code": "natural",
+    }
+    assert [origin.value for origin in RunOrigin] == ["user", "subagent", "ag_ui", "ai_sdk", "a2a", "internal"]
+    assert [role.value for role in Role] == ["system", "user", "assistant", "tool"]
+    request = msgspec.convert(
+        {"agent_id": "writer", "initial_decisions": [{"target_id": "c", "decision_id": "d", "action": "resume"}]},
+        RunRequest,
+    )
+    assert request.initial_decisions[0].target_id == "c" and request.origin is RunOrigin.USER
+
+
+def test_5_4_an_ended_runs_state_can_be_read_until_the_next_is_prepared() -> None:
+    ended = change(
+        reason=CheckpointReason.RUN_FINISHED, snapshot={"__run": {"id": "r1", "status": "done"}, "draft": {}}
+    )
+    thread = apply_changeset(counted(0), ended, now_ms=1)
+    assert thread.rebuild_state() == {"__run": {"id": "r1", "status": "done"}, "draft": {}}
+    ready = prepare(RunRequest(agent_id="a", thread_id="t", run_id="r2"), Loaded(thread, 1), StateRegistry(), now_ms=2)
+    assert ready.document["__run"] == {"id": "r2", "status": "running", "updated_at": 2}
