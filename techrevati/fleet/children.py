@@ -118,6 +118,7 @@ class Children(Mapping[str, Child]):
         input: Any = None,
         *,
         key: str,
+        run_id: str | None = None,
         thread_id: str | None = None,
         deadline: float | timedelta | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -125,7 +126,7 @@ class Children(Mapping[str, Child]):
         """Start a child, or find the one that this turn started under the key; gives its run id.
 
         It has the parent's tenant, project and seniority, and at most its deadline.  `thread_id` is an earlier
-        child's, to go on with its conversation.
+        child's, to go on with its conversation; `run_id`, if it is given, is derived and stands for itself.
 
         Raises:
             UnknownRole, NotJson, PayloadTooLarge, TooManyChildren, LeaseLost, ValueError.
@@ -142,7 +143,7 @@ class Children(Mapping[str, Child]):
             fields["project"] = project
         if trace := current_traceparent() or self._fields.get("trace"):
             fields["trace"] = trace
-        child_id, turn = new_id(self._keys.partition), self._fields["turn"]
+        child_id, turn = run_id or new_id(self._keys.partition), self._fields["turn"]
         spec = calls.StartSpec(
             run_id=child_id,
             tenant=self._fields["tenant"],
@@ -151,7 +152,7 @@ class Children(Mapping[str, Child]):
             agent=agent,
             payload_digest=digest_of([agent, fields["input"], fields.get("meta"), thread_id]),
             on_busy=OnBusy.ENQUEUE,
-            idem=digest_of(["child", self._run_id, turn, key]),
+            idem="" if run_id else digest_of(["child", self._run_id, turn, key]),
             idem_key=key,
             deadline=self._deadline(deadline),
             max_attempts=card.max_attempts,
@@ -184,6 +185,19 @@ class Children(Mapping[str, Child]):
                 if self._run_id == record.parent or of == self._fields["thread"]:
                     return record
         raise RunNotFound(run_id)
+
+    async def newest_on(self, thread_id: str) -> RunRecord | None:
+        """Give the newest run on a child's thread, whoever of this thread started it; None if there is none."""
+        index = self._keys.runsof(self._fields["tenant"], thread_id)
+        newest = await self._store.command("ZREVRANGE", index, 0, 0)
+        return await self._record(newest[0]) if newest else None
+
+    async def decide(self, run_id: str, call_id: str, action: str, payload: Any, *, decision_id: str) -> bool:
+        """Hand a decision down to a child that waits for it."""
+        await self._record(run_id)
+        said = {"call_id": call_id, "action": action, "payload": payload}
+        body = encode(said, "decision", self._settings.max_payload)
+        return await self._store.run(calls.inbox_put(self._keys, run_id, decision_id, "decision", call_id, body))
 
     async def messages(self, run_id: str, *, limit: int = MESSAGES) -> list[Any]:
         """Give the first `limit` messages of a child's conversation, as of its last committed turn."""

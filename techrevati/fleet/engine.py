@@ -265,6 +265,7 @@ class Engine:
             lines=_Lines(self.store, keys, grant.run_id, grant.token, live),
             limit=limit,
             park_after=self.settings.park_after,
+            version=view.version,
             children=Children(self._directory, keys, self.settings, fields, grant.run_id, grant.token),
             session=agent.session if (agent := self.agents.get(fields.get("agent", ""))) else None,
             calls=self.calls,

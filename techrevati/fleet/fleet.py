@@ -28,6 +28,7 @@ from techrevati.store.keys import check_role
 from techrevati.store.saver import Durability, KeyRing
 
 if TYPE_CHECKING:
+    from techrevati.agent.definition import AgentDefinition
     from techrevati.fleet.aclient import AsyncClient
     from techrevati.fleet.celery.app import FleetCelery
     from techrevati.fleet.client import Client
@@ -146,6 +147,18 @@ class Fleet:
             return function
 
         return register
+
+    def define(self, definition: "AgentDefinition", *, role: str | None = None, **options: Any) -> None:
+        """Declare an agent by its definition; each turn of a run is one step of the agent loop.
+
+        Its name is the definition's id, and so is its role unless one is given; `options` are those of `agent`.
+
+        Raises:
+            WiringError, BadToolSchema, BadName, AlreadyDeclared: refused before anything is registered.
+        """
+        from techrevati.fleet.define import agent_function
+
+        self.agent(role or definition.id, name=definition.id, **options)(agent_function(definition))
 
     def model(self, name: str, client: ModelClient) -> None:
         """Let `turn.model(name, …)` call this client."""

@@ -164,6 +164,7 @@ class Turn:
         session: AgentSession | None = None,
         calls: Calls | None = None,
         children: Children | None = None,
+        version: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.run_id, self.token = run_id, token
@@ -179,6 +180,7 @@ class Turn:
         self.inbox = inbox
         self.events: list[tuple[str, str]] = []
         self._fields, self._lines, self._children = fields, lines, children
+        self._version = version
         self._calls: Calls = calls or _Straight(models)
         self._limit, self._park_after, self._clock = limit, park_after, clock
         self._journal = {key[2:]: text for key, text in journal.items() if key.startswith("e:")}
@@ -225,6 +227,20 @@ class Turn:
         return int(text) / 1e6 if text else None
 
     @property
+    def version(self) -> int:
+        """The thread's version that this turn builds on; 0 before its first."""
+        return self._version
+
+    @property
+    def created_ms(self) -> int:
+        """When the run was created, in Unix milliseconds."""
+        return int(self._fields.get("created") or 0) // 1000
+
+    def now_ms(self) -> int:
+        """The time, in Unix milliseconds."""
+        return round(self._clock() * 1000)
+
+    @property
     def handed(self) -> Handed | None:
         text = self._fields.get("handed")
         if not text:
@@ -261,6 +277,7 @@ class Turn:
         timeout: float | timedelta = 120.0,
         on_delta: OnDelta | None = None,
         on_event: OnEvent | None = None,
+        key: str | None = None,
         **options: Any,
     ) -> ModelReply:
         """Call a model; the answer is journaled, so a retried turn gets it again and pays nothing.
@@ -268,6 +285,8 @@ class Turn:
         Called with `turn.messages` itself, the answer is also appended to the conversation.  Text deltas are
         streamed to whoever follows the run; `on_delta` and `on_event` (see `ModelRequest`) hear them as well, but not
         of an answer that is replayed.
+
+        The journal knows the answer by `key`, or else by the order and the arguments of the turn's calls.
 
         Where the fleet declares a gate of that name, or a budget, the call is admitted and reserved for first: a
         short wait is waited out, a longer one parks the turn, which holds nothing meanwhile.
@@ -281,7 +300,8 @@ class Turn:
             GateRefused: its gate is shut, and nobody can tell for how long.
         """
         sent: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        key = self._key("model", [name, sent, options])
+        own = self._key("model", [name, sent, options])
+        key = own if key is None else f"model:{key}"
         ordinal, begun = self._ordinal, self._clock()
         if (known := self._journal.get(key)) is not None:
             reply = msgspec.json.decode(known, type=ModelReply)

@@ -10,7 +10,6 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from techrevati.fleet.agents import AgentFunction
@@ -21,25 +20,11 @@ from techrevati.fleet.outcome import Outcome
 from techrevati.fleet.settings import Settings
 from techrevati.fleet.sync_turn import SyncTurn
 from techrevati.fleet.turn import Turn
+from tests.acceptance.declared import ListedModel, definitions
+from tests.acceptance.diary import gate, home, tell
 
 FLEET = "accept"
 SEAMS = ("after_claim", "before_commit", "after_commit")
-
-
-def home() -> Path:
-    return Path(os.environ["ACCEPTANCE_HOME"])
-
-
-def tell(line: str) -> None:
-    """Append a line to the diary; one write, so that lines of many processes do not mix."""
-    with (home() / "diary").open("a") as diary:
-        diary.write(line + "\n")
-
-
-async def gate(name: str) -> None:
-    """Wait until the test opens a gate."""
-    while not (home() / f"gate-{name}").exists():
-        await asyncio.sleep(0.01)
 
 
 def crash_here(seam: str) -> None:
@@ -300,5 +285,8 @@ def make_fleet(role: str, peer: str = "", *, settings: Settings | None = None) -
     fleet.agent(role, name=f"hasty.{role}", retry=Retry(tries=1), timeout=0.3)(hold)
     # For fault runs: three kills that hit the same turn are chance there, not poison.
     fleet.agent(role, name=f"hardy.{role}", retry=QUICK_RETRY, max_attempts=20)(count)
+    for definition in definitions(role, peer):
+        fleet.define(definition, role=role, retry=QUICK_RETRY, timeout=30)
     fleet.model("paid", PaidModel())
+    fleet.model("listed", ListedModel())
     return fleet

@@ -15,7 +15,7 @@ from techrevati.fleet.turn import Turn
 from techrevati.runtime.usage_tracking import ModelPricing, register_pricing
 from techrevati.store.budgets import Limit
 from techrevati.store.gates import BreakerSpec, BucketSpec
-from tests.acceptance.agents import home, tell
+from tests.acceptance.diary import home, tell
 
 BUDGET = 1_000_000
 """Micro-dollars of the tenant; a call of the model "costly" is estimated at 60,000 or so and costs 55,000."""

@@ -1,0 +1,188 @@
+"""A declared agent on the fleet: one step of the agent loop is one turn.
+
+    turn ─▶ messages, state ─▶ Checkpoint ─▶ step ─▶ Continue | Suspended | Finished ─▶ outcome
+                     inbox ─▶ decisions, steering ┘└─▶ messages, state, events of the same commit
+
+Everything a step asked of the outside is in the turn's journal, and its ids are derived from the turn: a turn that
+runs again asks nothing twice and makes the same messages.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+
+from techrevati.agent.agent import Agent
+from techrevati.agent.building import build
+from techrevati.agent.definition import AgentDefinition
+from techrevati.agent.ids import DerivedIds
+from techrevati.agent.journal import JournaledTools
+from techrevati.agent.loop import records
+from techrevati.agent.loop.checkpoint import Checkpoint
+from techrevati.agent.loop.outcome import Continue, Finished, StepOutcome, Suspended
+from techrevati.agent.loop.ports import GivenInbox, InlineTools, Ports
+from techrevati.agent.loop.records import OnSuspend
+from techrevati.agent.loop.starting import prepare_run
+from techrevati.agent.loop.step import step
+from techrevati.agent.output import OUTPUT, is_given
+from techrevati.agent.policy import RunPolicy
+from techrevati.agent.state.document import Document, apply, find
+from techrevati.agent.suspension import ResumeAction, SuspendedCall, ToolCallDecision
+from techrevati.agent.threads.message import Message, Role
+from techrevati.agent.threads.runs import RunOrigin, RunRequest
+from techrevati.agent.threads.store import Loaded
+from techrevati.agent.threads.thread import Thread
+from techrevati.fleet.loop_children import LINEAGE, FleetSubAgents, fleet_id
+from techrevati.fleet.loop_ports import FleetModel, Through, TurnCommitter, TurnJournal, TurnSink, loop_message
+from techrevati.fleet.outcome import Ask, Join, Outcome, Suspend
+from techrevati.fleet.turn import Turn
+
+MODEL_TIMEOUT = 120.0
+
+
+def agent_function(
+    definition: AgentDefinition, *, model_timeout: float = MODEL_TIMEOUT
+) -> Callable[[Turn], Awaitable[Outcome]]:
+    """Build the agent, and give the function that takes one step of it per turn.
+
+    Raises:
+        WiringError, BadToolSchema, BadSpec, NameTaken: its parts do not fit together.
+    """
+    agent = build(definition)
+
+    async def take(turn: Turn) -> Outcome:
+        opening, steering = _opened(turn)
+        stored = tuple(loop_message(said, place) for place, said in enumerate(turn.messages))
+        ids = DerivedIds(f"{turn.run_id}:{turn.number}", turn.created_ms)
+        start = _checkpoint(agent, turn, stored, opening, ids)
+        ports = Ports(
+            model=FleetModel(turn, model_timeout),
+            committer=TurnCommitter(),
+            sink=TurnSink(turn),
+            tools=JournaledTools(InlineTools(), TurnJournal(turn), agent.states.actions),
+            inbox=GivenInbox(_decisions(turn), steering),
+            children=FleetSubAgents(turn),
+            new_id=ids,
+            now_ms=turn.now_ms,
+        )
+        try:
+            outcome = await step(agent, start, ports)
+        except Through as through:
+            raise through.error from through
+        turn.messages.extend(_wire(message) for message in outcome.checkpoint.messages[len(stored) :])
+        _keep(turn, outcome.checkpoint.document)
+        return _ended(turn, outcome)
+
+    return take
+
+
+def _opened(turn: Turn) -> tuple[list[Any], tuple[str, ...]]:
+    """Take back what the engine put into the conversation: the loop says itself when a message is part of it."""
+    steers = [body for body in turn.steering if isinstance(body, dict) and "role" in body]
+    added = list(turn.messages.added)
+    turn.messages.added.clear()
+    texts = tuple(str(body.get("content", "")) for body in steers)
+    return added[: len(added) - len(steers)], texts
+
+
+def _checkpoint(
+    agent: Agent, turn: Turn, stored: tuple[Message, ...], opening: list[Any], ids: DerivedIds
+) -> Checkpoint:
+    """Give what the step starts from: the thread, prepared for the run if this is its first turn with this agent."""
+    document: Document = dict(turn.state)
+    plan = records.run_plan(document)
+    if plan is not None and plan.identity.agent_id == agent.id and turn.number > 1:
+        if plan.identity.run_id != turn.run_id:  # a fork goes on where its source stood
+            document = _adopted(turn, document, plan)
+        return Checkpoint(turn.thread_id, stored, document, turn.version)
+    lineage = turn.metadata.get(LINEAGE, {})
+    said = tuple(loop_message({"id": ids(), **one}, len(stored)) for one in opening)
+    request = RunRequest(
+        agent_id=agent.id,
+        thread_id=turn.thread_id,
+        run_id=turn.run_id,
+        parent_run_id=lineage.get("parent_run_id"),
+        parent_thread_id=lineage.get("owner_thread_id"),
+        origin=RunOrigin.SUBAGENT if lineage else RunOrigin.USER,
+        messages=said,
+    )
+    ready = prepare_run(
+        agent,
+        request,
+        Loaded(Thread(id=turn.thread_id, messages=stored, state=document), turn.version),
+        now_ms=turn.now_ms(),
+        policy=msgspec.convert(lineage["policy"], RunPolicy) if lineage else None,
+        on_suspend=OnSuspend.PARK,
+        parent_tool_call_id=lineage.get("call_id"),
+        depth=lineage.get("depth", 0),
+        make_id=ids,
+    )
+    return ready.checkpoint
+
+
+def _adopted(turn: Turn, document: Document, plan: records.RunPlan) -> Document:
+    identity = msgspec.structs.replace(plan.identity, run_id=turn.run_id, thread_id=turn.thread_id)
+    document = apply(document, records.set_plan(msgspec.structs.replace(plan, identity=identity)))
+    run = records.run_state(document)
+    return {**document, "__run": {**document["__run"], "id": turn.run_id}} if run is not None else document
+
+
+def _decisions(turn: Turn) -> tuple[ToolCallDecision, ...]:
+    """Give what was decided outside; what nobody decided in time, the loop decides by its own clock."""
+    return tuple(
+        ToolCallDecision(one.call_id, one.decision_id, ResumeAction(one.action), one.payload, None, turn.now_ms())
+        for one in turn.decisions.values()
+        if not one.expired
+    )
+
+
+def _wire(message: Message) -> dict[str, Any]:
+    wire: dict[str, Any] = msgspec.to_builtins(message)
+    return wire
+
+
+def _keep(turn: Turn, document: Document) -> None:
+    for key in [key for key in turn.state if key not in document]:
+        del turn.state[key]
+    for key, value in document.items():
+        if key not in turn.state or turn.state[key] != value:
+            turn.state[key] = value
+
+
+def _ended(turn: Turn, outcome: StepOutcome) -> Outcome:
+    match outcome:
+        case Continue():
+            return turn.continue_()
+        case Suspended(_, calls, _, expires_at):
+            return _suspended(turn, calls, expires_at)
+        case Finished(checkpoint, reason, response):
+            if reason.type in ("error", "cancelled"):
+                return turn.fail(str(reason.value or reason.type), {"termination": msgspec.to_builtins(reason)})
+            if is_given(checkpoint.document):
+                return turn.complete(find(checkpoint.document, (*OUTPUT, "value")))
+            if reason.type == "natural_end":
+                return turn.complete(response)
+            answers = (m.content for m in reversed(checkpoint.messages) if m.role is Role.ASSISTANT and m.content)
+            return turn.complete({"response": next(answers, None), "termination": msgspec.to_builtins(reason)})
+
+
+def _suspended(turn: Turn, calls: tuple[SuspendedCall, ...], expires_at: int | None) -> Outcome:
+    """Wait: for answers from outside if any is asked for (a child's end wakes the run then, too), else for children."""
+    left = None if expires_at is None else max(0.0, (expires_at - turn.now_ms()) / 1000)
+    asked = [call for call in calls if not call.hold]
+    if not asked:
+        partition = turn.run_id.rpartition(".")[2]
+        children = tuple(fleet_id(call.suspension.id, partition, _epoch(call)) for call in calls)
+        return Join(children, "any", left)
+    asks = []
+    for call in asked:
+        aliases = tuple(dict.fromkeys(one for one in (call.suspension.id, call.pending.id) if one != call.call_id))
+        payload = {"suspension": msgspec.to_builtins(call.suspension), "pending": msgspec.to_builtins(call.pending)}
+        wait = None if call.expires_at is None else max(0.0, (call.expires_at - turn.now_ms()) / 1000)
+        asks.append(Ask(call.call_id, payload, aliases, wait))
+    return Suspend(tuple(asks))
+
+
+def _epoch(call: SuspendedCall) -> int:
+    parameters = call.suspension.parameters
+    return int(parameters.get("epoch", 1)) if isinstance(parameters, dict) else 1

@@ -1,0 +1,96 @@
+"""Declared agents for the acceptance tests, and a model that does what the user's message lists.
+
+A user says a JSON list of commands; the model makes one tool call per answer, in order, and ends with the last result.
+"""
+
+import asyncio
+import json
+import os
+from typing import Any
+
+from techrevati.agent.definition import AgentDefinition, OutputSpec, SubAgentSpec
+from techrevati.agent.stopping import MaxRounds
+from techrevati.agent.tool_context import ToolCallContext
+from techrevati.agent.tools import ToolResult
+from techrevati.agent.typed_tool import tool
+from techrevati.fleet.models import ModelReply, ModelRequest
+from tests.acceptance.diary import gate, tell
+
+
+class ListedModel:
+    """Follows the commands of the last user message that is a list; says back what is not."""
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        said = request.messages
+        at = max(place for place, message in enumerate(said) if message["role"] == "user" and _is_list(message))
+        commands, after = json.loads(said[at]["content"]), said[at + 1 :]
+        tell(f"asked {len(after)} {commands}")
+        heard = [message["content"] for message in after if message["role"] == "user"]
+        done = sum(1 for message in after if message["role"] == "assistant" and message.get("tool_calls"))
+        on_event = request.options.get("on_event") or (lambda kind, data: None)
+        if done < len(commands):
+            name, *words = commands[done]
+            function = {"name": name, "arguments": json.dumps(words[0] if words else {})}
+            call = {"id": f"{len(said)}-{name}", "type": "function", "function": function}
+            on_event("tool_call_start", {"index": 0, "id": call["id"], "name": name})
+            return ModelReply("", 10, 2, 5, request.model, [call], "tool_calls")
+        results = [json.loads(message["content"]) for message in after if message["role"] == "tool"]
+        text = json.dumps({"results": [one.get("data") for one in results], "heard": heard})
+        request.options["on_delta"](text)
+        return ModelReply(text, 10, 8, 7, request.model, stop_reason="stop")
+
+
+def _is_list(message: dict[str, Any]) -> bool:
+    return str(message["content"]).startswith("[")
+
+
+@tool
+async def add(ctx: ToolCallContext, a: int, b: int) -> int:
+    """Add two numbers."""
+    tell(f"add {ctx.identity.run_id} {a} {b} {os.getpid()}")
+    return a + b
+
+
+@tool
+async def hold(ctx: ToolCallContext, name: str) -> str:
+    """Wait at a gate."""
+    tell(f"held {ctx.identity.run_id} {name} {os.getpid()}")
+    await gate(name)
+    return name
+
+
+@tool
+async def pay(ctx: ToolCallContext, amount: int) -> ToolResult:
+    """Pay, once somebody has said yes."""
+    if ctx.resume_input is None:
+        return ToolResult.suspended("pay", f"pay {amount}?")
+    tell(f"payed {ctx.identity.run_id} {amount}")
+    return ToolResult.success("pay", {"paid": amount, "by": ctx.resume_input.result})
+
+
+@tool
+async def wait_a_little(seconds: float) -> float:
+    """Let time pass."""
+    await asyncio.sleep(seconds)
+    return seconds
+
+
+TOOLS = (add, hold, pay, wait_a_little)
+ANSWER = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
+
+
+def definitions(role: str, peer: str) -> list[AgentDefinition]:
+    """Give the agents of a role; its clerk may send out the peer's."""
+    mine = AgentDefinition(
+        id=f"clerk.{role}",
+        model="listed",
+        instructions="Do what is listed.",
+        tools=TOOLS,
+        sub_agents=(SubAgentSpec(f"clerk.{peer}", "does what is listed"),) if peer else (),
+    )
+    return [
+        mine,
+        AgentDefinition(id=f"brief.{role}", model="listed", tools=TOOLS, stop_conditions=(MaxRounds(2),)),
+        AgentDefinition(id=f"total.{role}", model="listed", tools=TOOLS, output=OutputSpec(ANSWER)),
+        AgentDefinition(id=f"short.{role}", model="listed", tools=TOOLS, suspension_timeout=1.0),
+    ]
