@@ -83,7 +83,7 @@ def test_a_breaker_that_one_worker_opened_stops_the_other(cluster: Cluster, prov
     late = dial(client, "others", "shaky", 5)
     eventually(lambda: all(run.status().why == "gate:shaky" for run in late), "they wait for the breaker", 7)
     assert len(calls(cluster, "shaky")) == 3, "nobody called meanwhile"
-    cluster.open("mended")
+    cluster.open("shaky-mended")
     assert all(run.result(timeout=20)["text"] == "so" for run in late)
     after = [(pid, at) for pid, at in calls(cluster, "shaky") if at > opened]
     assert {pid for pid, _ in after} == {other.pid} and after[0][1] - opened > 7.9
