@@ -2,7 +2,7 @@
 
 demo · up · worker · coordinator            processes
 runs · show · events · why · pools · dead   looking
-gates · budgets
+gates · budgets                             looking at what is shared
 decide · cancel · steer · retry · drain     acting
 doctor                                      proving
 """

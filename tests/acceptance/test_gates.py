@@ -126,3 +126,14 @@ def test_a_plain_function_waits_and_parks_as_well(cluster: Cluster, provider: Mo
     client = cluster.client("plains")
     runs = [client.start("plain_dial.plains", {"model": "narrow"}) for _ in range(2)]
     assert [run.result(timeout=20) for run in runs] == ["so", "so"]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_other_pools_go_through_the_same_gate(cluster: Cluster, provider: ModelServer, pool: str) -> None:
+    cluster.worker(f"gated-{pool}", "-P", pool, "-c", "2", env={**LIMITS, "MODEL_SERVER": provider.url})
+    client = cluster.client(f"gated-{pool}")
+    begun = time.time()
+    runs = dial(client, f"gated-{pool}", "rationed", 8)
+    assert all(run.result(timeout=20)["text"] == "so" for run in runs)
+    times = [at for _, at in calls(cluster, "rationed") if at > begun]
+    assert len(times) == 8 and times[-1] - times[0] > (8 - RATION.capacity) / RATION.per_second - 0.05
