@@ -15,7 +15,7 @@ from techrevati.store.sinks.calls import Entry, SinkKeys, Stored
 from techrevati.store.sync import SyncStore
 from techrevati.store.twin.sinks import Sink, speak
 from tests.property.store.conftest import profile
-from tests.property.store.test_twin import differences
+from tests.property.store.worlds import differences
 
 S = 1_000_000
 BEGIN = 1_700_000_000 * S
