@@ -5,7 +5,7 @@ RUN    := $(VENV)/bin
 PYTEST := $(RUN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help check format test all demo bench bench-runtime chaos property-long ci docs clean
+.PHONY: help check format test all demo bench bench-gates bench-runtime chaos property-long ci docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -41,6 +41,9 @@ bench: $(VENV)/.ready ## measure; the figures' meaning is in docs/benchmarks.md
 	$(RUN)/python -m tests.benchmarks.concurrency
 	$(RUN)/python -m tests.benchmarks.goodput
 	$(RUN)/python -m tests.benchmarks.saver
+
+bench-gates: $(VENV)/.ready ## what a shared breaker, bucket and slot cost, beside what others do
+	$(RUN)/python -m tests.benchmarks.gates
 
 bench-runtime: $(VENV)/.ready ## what the in-process layer costs
 	$(RUN)/python -m tests.benchmarks.bench_runtime

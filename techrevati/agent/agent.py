@@ -28,7 +28,7 @@ class Agent:
     Attributes:
         behaviors: In the order their actions are taken.
         tools: Every tool by its id; a run's policy says which of them it may use.
-        states: Scopes, lattices and actions of every typed state that is owned by a behaviour.
+        states: Scopes, lattices and actions of every typed state that a behaviour or a tool owns.
     """
 
     definition: AgentDefinition
@@ -67,9 +67,12 @@ def wire(
     states = StateRegistry()
     states.scopes.register(PLAN, StateScope.RUN)
     states.scopes.register(LOOP, StateScope.RUN)
-    for spec in dict.fromkeys(spec for behavior in behaviors for spec in behavior.owned_states()):
+    tools = _tools(definition, system_tools)
+    of_behaviors = (spec for behavior in behaviors for spec in behavior.owned_states())
+    of_tools = (spec for tool in tools.values() for spec in getattr(tool, "states", ()))
+    for spec in dict.fromkeys((*of_behaviors, *of_tools)):
         states.register(spec)
-    return Agent(definition, behaviors, MappingProxyType(_tools(definition, system_tools)), states)
+    return Agent(definition, behaviors, MappingProxyType(tools), states)
 
 
 def _check(definition: AgentDefinition) -> None:

@@ -3,11 +3,13 @@
 sub-agent tools and recovery ▶ the definition's behaviours ▶ output ▶ stop policy
 """
 
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from techrevati.agent.agent import Agent, wire
 from techrevati.agent.context import ReadOnlyContext
 from techrevati.agent.definition import AgentDefinition
+from techrevati.agent.errors import WiringError
 from techrevati.agent.output import OutputBehavior, OutputTool
 from techrevati.agent.state.document import Document
 from techrevati.agent.stop_policy import StopPolicyBehavior
@@ -41,13 +43,19 @@ def _permission(definition: AgentDefinition) -> Permission:
     return permission
 
 
-def build(definition: AgentDefinition) -> Agent:
+def build(definition: AgentDefinition, *, knows_model: Callable[[str], bool] | None = None) -> Agent:
     """Wire an agent.
+
+    Args:
+        knows_model: Says whether a model of that name can be called; None leaves it to the first call.
 
     Raises:
         WiringError: its parts do not fit together; the text names which and how to fix it.
         BadToolSchema, BadSpec, NameTaken: a part is declared wrongly.
     """
+    for model in (definition.model, *definition.fallback_models):
+        if knows_model is not None and not knows_model(model):
+            raise WiringError(definition.id, f"model {model!r} is unknown", "name one that is registered")
     conditions = (*with_max_rounds(definition.stop_conditions, definition.max_rounds), *definition.stop_policies)
     trailing = [*([OutputBehavior()] if definition.output else ()), StopPolicyBehavior(conditions)]
     tools = [OutputTool(definition.output)] if definition.output else []

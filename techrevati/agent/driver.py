@@ -11,11 +11,12 @@ from typing import Any
 from techrevati.agent.agent import Agent
 from techrevati.agent.errors import UnknownAgent
 from techrevati.agent.events import Envelope
+from techrevati.agent.loop import records
 from techrevati.agent.loop.outcome import Continue, StepOutcome, Suspended
 from techrevati.agent.loop.ports import Ports
 from techrevati.agent.loop.records import OnSuspend
 from techrevati.agent.loop.starting import ReadyRun, checkpoint_of, prepare_run, store_run
-from techrevati.agent.loop.step import step
+from techrevati.agent.loop.step import RunNotPrepared, step
 from techrevati.agent.model import ModelPort
 from techrevati.agent.policy import RunPolicy
 from techrevati.agent.running import RunStream, StoreCommitter
@@ -69,13 +70,18 @@ class Driver:
     ) -> RunStream:
         """Prepare a run, store it, and let it go on in the background.
 
-        A live run of the same thread is cancelled first, and its end is waited for.
+        A live run of the same thread is cancelled first, and its end is waited for; a request that brings
+        decisions only goes to that run instead.
 
         Raises:
             UnknownAgent, InvalidId, LineageConflict, BadValue, VersionConflict: it is not started.
         """
         agent = self.agent(request.agent_id)
         busy = next((s for s in self._live.values() if s.thread_id == request.thread_id and s.is_live), None)
+        if busy is not None and request.initial_decisions and not request.messages:
+            for decision in request.initial_decisions:
+                busy.submit_decision(decision)
+            return busy
         if busy is not None:
             await busy.aclose()
         ready = await self._ready(agent, request, policy=policy, mode=mode, on_suspend=on_suspend)
@@ -100,8 +106,28 @@ class Driver:
             ThreadExists, VersionConflict: somebody else wrote to the thread since; it is not started.
         """
         await store_run(self.store, ready)
-        stream = RunStream(ready, now_ms=self._ports.now_ms, listeners=listeners)
-        self._live[ready.run_id] = stream
+        stream = RunStream(ready.thread_id, ready.run_id, now_ms=self._ports.now_ms, listeners=listeners)
+        return self._begin(agent, stream, on_park)
+
+    async def resume(self, thread_id: str) -> RunStream:
+        """Go on with a thread's run that another process began and left, from what it stored.
+
+        Raises:
+            RunNotPrepared: the thread has no run.
+            UnknownAgent: its agent is not among this driver's.
+        """
+        loaded = await self.store.load(thread_id)
+        plan = records.run_plan(loaded.thread.rebuild_state()) if loaded is not None else None
+        if plan is None:
+            raise RunNotPrepared(thread_id)
+        live = self._live.get(plan.identity.run_id)
+        if live is not None:
+            return live
+        stream = RunStream(thread_id, plan.identity.run_id, now_ms=self._ports.now_ms)
+        return self._begin(self.agent(plan.identity.agent_id), stream, None)
+
+    def _begin(self, agent: Agent, stream: RunStream, on_park: OnPark | None) -> RunStream:
+        self._live[stream.run_id] = stream
         stream.begin(self._steps(agent, stream, on_park))
         return stream
 

@@ -47,3 +47,18 @@ def model_view(messages: Sequence[Message]) -> tuple[Message, ...]:
             issued[call.id] = _Result(call.id)
             shown.append(issued[call.id])
     return tuple(entry.message if isinstance(entry, _Result) else entry for entry in shown)
+
+
+def answer_of(messages: Sequence[Message], run_id: str) -> str:
+    """Give the text of a run's last answer, with the pieces it was continued from; "" if it called tools last."""
+    pieces: list[str] = []
+    for message in reversed(messages):
+        if message.run_id != run_id:
+            break
+        if message.role is Role.ASSISTANT:
+            if message.tool_calls:
+                break
+            pieces.append(message.content)
+        elif pieces and not wording.has_mark(message, wording.CONTINUATION):
+            break
+    return "".join(reversed(pieces))

@@ -14,7 +14,6 @@ from techrevati.agent.errors import RunNotActive
 from techrevati.agent.events import AnyEvent, Envelope, Envelopes
 from techrevati.agent.loop.outcome import Continue, Finished, StepOutcome, Suspended
 from techrevati.agent.loop.ports import Inbound
-from techrevati.agent.loop.starting import ReadyRun
 from techrevati.agent.suspension import SuspendedCall, ToolCallDecision
 from techrevati.agent.threads.changeset import ThreadChangeSet
 from techrevati.agent.threads.store import Exact, ThreadStore
@@ -71,15 +70,16 @@ class RunStream:
 
     def __init__(
         self,
-        ready: ReadyRun,
+        thread_id: str,
+        run_id: str,
         *,
         now_ms: Callable[[], int],
         listeners: tuple[Callable[[Envelope], None], ...] = (),
     ) -> None:
-        self.thread_id, self.run_id = ready.thread_id, ready.run_id
+        self.thread_id, self.run_id = thread_id, run_id
         self.inbox, self.cancellation = LiveInbox(), Cancellation()
         self.waiting: tuple[SuspendedCall, ...] = ()
-        self.sink = Envelopes(ready.run_id, ready.thread_id, self._deliver, now_ms=now_ms)
+        self.sink = Envelopes(run_id, thread_id, self._deliver, now_ms=now_ms)
         self._listeners = listeners
         self._events: asyncio.Queue[Envelope | None] = asyncio.Queue()
         self._task: asyncio.Task[StepOutcome] | None = None

@@ -12,7 +12,7 @@ A parameter annotated `ToolCallContext` gets the call's context and is not part 
 import asyncio
 import inspect
 import typing
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, is_dataclass
 from typing import Any, overload
 
@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from techrevati.agent.errors import BadToolFunction
+from techrevati.agent.state.spec import StateSpec
 from techrevati.agent.tool_context import ToolCallContext
 from techrevati.agent.tools import ToolDescriptor, ToolError, ToolExecutionEffect, ToolResult
 
@@ -57,6 +58,7 @@ class FunctionTool:
         repeatable: bool = True,
         category: str | None = None,
         metadata: dict[str, Any] | None = None,
+        states: Sequence[type[StateSpec]] = (),
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         retry = retry or ToolRetry()
@@ -65,6 +67,7 @@ class FunctionTool:
         if retry.attempts < 1:
             raise BadToolFunction(_name(function), f"it has {retry.attempts} attempts", "use 1 or more")
         self.function, self.timeout, self.retry, self.repeatable = function, timeout, retry, repeatable
+        self.states = tuple(states)
         self._sleep = sleep
         self._arguments, self._context_name = _arguments(function)
         text = description if description is not None else inspect.getdoc(function) or ""
@@ -196,6 +199,7 @@ def tool(
     repeatable: bool = True,
     category: str | None = None,
     metadata: dict[str, Any] | None = None,
+    states: Sequence[type[StateSpec]] = (),
 ) -> Callable[[Callable[..., Any]], FunctionTool]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function.
@@ -203,7 +207,8 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     Args:
         function: Sync or async; every parameter annotated, all passed by name.
         options: id (the function's name), description (its docstring), timeout (s per attempt), retry,
-            repeatable (False: never run twice for one call, also not after a conflict), category, metadata.
+            repeatable (False: never run twice for one call, also not after a conflict), category, metadata,
+            states (those its actions are for, unless a behaviour owns them).
 
     Raises:
         BadToolFunction: its signature cannot be told to a model.

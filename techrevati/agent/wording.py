@@ -28,6 +28,7 @@ CONTINUE_BROKEN = (
 )
 CONTINUE_TRUNCATED = "Your answer reached the length limit. Go on exactly where it ends, repeating nothing."
 NO_RESULT = "The execution of this call was interrupted; there is no result."
+ABANDONED = "Nobody answered; the user went on without this call."
 DENIED = "The user denied this call."
 
 

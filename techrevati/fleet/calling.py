@@ -39,6 +39,7 @@ class Caller(Protocol):
 
         Raises:
             Refused: its gate or a budget does not admit it now.
+            TimeoutError: no answer within the request's timeout.
         """
 
 
@@ -61,9 +62,10 @@ class Straight:
 
     async def call(self, name: str, request: ModelRequest) -> ModelReply:
         client = self._models[name]
-        if (route := route_of(client)) is not None:
-            return await route.route(request, self)
-        return await client.complete(request)
+        async with asyncio.timeout(request.timeout):
+            if (route := route_of(client)) is not None:
+                return await route.route(request, self)
+            return await client.complete(request)
 
 
 async def patiently(attempt: Callable[[], Awaitable[T]], *, park_after: float, waits: Callable[[Refused], None]) -> T:

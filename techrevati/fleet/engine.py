@@ -26,7 +26,7 @@ from techrevati.fleet.history import Threads, View
 from techrevati.fleet.leases import Ending, Lease, Leases
 from techrevati.fleet.live import Live
 from techrevati.fleet.models import Models, RetryLater
-from techrevati.fleet.outcome import Complete, Fail, Handoff, Parked
+from techrevati.fleet.outcome import Complete, Fail, Handoff, Parked, alone, parked_in
 from techrevati.fleet.settings import Settings
 from techrevati.fleet.settle import (
     Limits,
@@ -282,7 +282,7 @@ class Engine:
                 if agent is None:
                     raise UnknownAgent(turn.agent, tuple(sorted(self.agents)))
                 running.until = begun + agent.timeout
-                outcome = await turn.settle_children(as_outcome(await self._call(agent, turn)))
+                outcome = await turn.settle_children(as_outcome(await self._calmly(agent, turn)))
             finally:
                 running.active = False
                 if running.ending is not None:  # a stop may have been asked for as the agent returned
@@ -314,6 +314,20 @@ class Engine:
             turn.abandon_session(error)
             return self._failed(turn, agent, error), None, None
         return spec, after, None
+
+    async def _calmly(self, agent: Agent, turn: Turn) -> Any:
+        """Run the agent; where one of its tasks parks, the model calls of the others come to their end first."""
+        try:
+            try:
+                return await self._call(agent, turn)
+            except (Parked, BaseExceptionGroup) as error:
+                parked, begun = parked_in(error), self.monotonic()
+                if parked is None:
+                    raise alone(error) from None
+            await turn.calls_end()
+            raise Parked(max(0.0, parked.seconds - (self.monotonic() - begun)), parked.why)
+        finally:
+            turn.stop_calls()
 
     async def _call(self, agent: Agent, turn: Turn) -> Any:
         if agent.is_async:

@@ -66,12 +66,14 @@ class GatedCalls:
         if (route := route_of(client)) is not None:
             return await self._route(route, request, book=book)
         if not house.minds(name):
-            return await client.complete(request)
+            async with asyncio.timeout(request.timeout):
+                return await client.complete(request)
         guess, asked = estimate(name, request), house.monotonic()
         let = await self.enter(name, guess, request.timeout, book=book)
         begun = house.monotonic()
         try:
-            reply = await client.complete(request)
+            async with asyncio.timeout(request.timeout):  # not around the settling: a paid answer is never late
+                reply = await client.complete(request)
         except BaseException as error:
             now = house.monotonic()
             charge = broke_off(error, guess, timed_out=now - asked >= request.timeout * 0.99)
@@ -87,7 +89,8 @@ class GatedCalls:
     async def _route(self, route: Route, request: ModelRequest, *, book: bool) -> ModelReply:
         """Try the models of a route; where none is admitted, stand in line at the one that is soonest."""
         try:
-            return await route.route(request, _Asks(self))
+            async with asyncio.timeout(request.timeout):
+                return await route.route(request, _Asks(self))
         except Refused as refused:
             if not book or refused.wait is None or refused.why == "throttled":
                 raise

@@ -110,3 +110,26 @@ class Parked(BaseException):
     def __init__(self, seconds: float, why: str) -> None:
         super().__init__(seconds, why)
         self.seconds, self.why = seconds, why
+
+
+def parked_in(error: BaseException) -> Parked | None:
+    """Give the park that an agent's end means: its own, or of those in a group of tasks the one that is over first.
+
+    A group that holds another error besides is that error.
+    """
+    if isinstance(error, Parked):
+        return error
+    if not isinstance(error, BaseExceptionGroup) or error.split(Parked)[1] is not None:
+        return None
+    found = [one for nested in error.exceptions if (one := parked_in(nested)) is not None]
+    return min(found, key=lambda one: one.seconds)
+
+
+def alone(error: BaseException) -> BaseException:
+    """Give the only error of a group of tasks, parks beside it left out; else the group."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.split(Parked)[1] or error
+        if len(error.exceptions) != 1:
+            break
+        error = error.exceptions[0]
+    return error

@@ -24,6 +24,7 @@ from techrevati.fleet.providers import known_providers
 from techrevati.fleet.sdks import NoProvider
 from techrevati.runtime.retry_policy import FailureScenario, classify_exception
 from techrevati.runtime.routing import ProviderRouter, StaticProviderRouter
+from techrevati.store.errors import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ def falls_over(error: Exception) -> bool:
     """Whether another model may answer what this one did not."""
     if isinstance(error, ModelFailed):
         return error.elsewhere
+    if isinstance(error, StoreError):  # ours, and the next model's as well
+        return False
     return isinstance(error, NoProvider) or classify(error) in ELSEWHERE
 
 

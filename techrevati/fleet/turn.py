@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
@@ -186,6 +186,8 @@ class Turn:
         self._journal = {key[2:]: text for key, text in journal.items() if key.startswith("e:")}
         self._unwritten: list[tuple[str, str]] = []
         self._ordinal = 0
+        self._under_way: set[asyncio.Task[ModelReply]] = set()
+        self._parking = False
         self._session_factory = session
         self._session: TurnSession | None = None
         self._input: Any = None
@@ -313,14 +315,7 @@ class Turn:
             ears = {"on_delta": self._ear(on_delta), **({} if on_event is None else {"on_event": on_event})}
             wait = as_seconds(timeout, "timeout")
             request = ModelRequest(name.partition(":")[2] or name, sent, {**options, **ears}, wait)
-            caller = self._calls.caller(self, ordinal)
-
-            async def attempt() -> ModelReply:
-                async with asyncio.timeout(wait):
-                    return await caller.call(name, request)
-
-            reply = replace(await self.admitted(attempt), feedback=SILENT)
-            self._keep(key, msgspec.json.encode(reply).decode())
+            reply = await self._made(self._make(key, self._calls.caller(self, ordinal), name, request))
         # Also when it was replayed: the events of an attempt that did not commit are gone.
         self._note_model(name, reply, begun)
         if messages is self.messages:
@@ -342,9 +337,41 @@ class Turn:
         self.usage.output_tokens += reply.output_tokens
         self.usage.cost_micros += cost
 
+    async def _make(self, key: str, caller: Caller, name: str, request: ModelRequest) -> ModelReply:
+        reply = replace(await self.admitted(lambda: caller.call(name, request)), feedback=SILENT)
+        self._keep(key, msgspec.json.encode(reply).decode())
+        return reply
+
+    async def _made(self, making: Coroutine[Any, Any, ModelReply]) -> ModelReply:
+        """Make a call in a task of its own: where another task of the turn parks, it is paid for and goes on."""
+        task = asyncio.get_running_loop().create_task(making)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not self._parking:  # not one task of a group that ends because another parks
+                task.cancel()
+                await asyncio.wait({task})
+            raise
+
+    async def calls_end(self) -> None:
+        """Wait for the model calls under way: what they cost is paid, so their answers go with the park."""
+        if self._under_way:
+            await asyncio.wait(set(self._under_way))
+
+    def stop_calls(self) -> None:
+        """Stop the model calls that the turn has left behind."""
+        for task in set(self._under_way):
+            task.cancel()
+
     async def admitted(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Do what a gate or a budget may refuse: a short wait is waited out, a longer one parks the turn."""
-        return await patiently(attempt, park_after=self._park_after, waits=self._waits)
+        try:
+            return await patiently(attempt, park_after=self._park_after, waits=self._waits)
+        except Parked:
+            self._parking = True
+            raise
 
     def _waits(self, refused: Refused) -> None:
         """Tell that a gate lets the turn wait; what is parked is told by the park."""
@@ -419,6 +446,7 @@ class Turn:
         if known is None:
             self._keep(key, repr(until))
         if left > self._park_after:
+            self._parking = True
             raise Parked(left, "timer")
         await asyncio.sleep(left)
 

@@ -22,7 +22,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from techrevati.store.errors import StoreError
 
 COMPRESS_FROM = 1024
-LEVEL = 1
+SMALL, FAST, LEVEL = 16 * 1024, -3, 1
+"""Below so many bytes the time is noticed and the space is not: zstd's faster level; its first one from there on."""
 OPENED_MAX = 256 * 1024 * 1024
 _COMPRESSED, _ENCRYPTED = 1, 2
 _NONCE = 12
@@ -106,8 +107,8 @@ class KeyRing:
 class Sealer:
     """Seals and opens; safe for threads."""
 
-    def __init__(self, ring: KeyRing | None = None, *, compress_from: int = COMPRESS_FROM, level: int = LEVEL) -> None:
-        self._ring, self._compress_from, self._level = ring, compress_from, level
+    def __init__(self, ring: KeyRing | None = None, *, compress_from: int = COMPRESS_FROM) -> None:
+        self._ring, self._compress_from = ring, compress_from
         self._ciphers = {key_id: AESGCM(key) for key_id, key in ring.keys.items()} if ring else {}
         self._local = threading.local()  # a zstd context serves one thread at a time
 
@@ -115,7 +116,7 @@ class Sealer:
         """Give bytes to store; `context` has to be said again to open them."""
         flags, body = 0, plain
         if len(plain) >= self._compress_from:
-            smaller = self._compressor().compress(plain)
+            smaller = self._compressor(len(plain)).compress(plain)
             if len(smaller) < len(plain):
                 flags, body = _COMPRESSED, smaller
         if self._ring is None:
@@ -161,11 +162,13 @@ class Sealer:
         except InvalidTag:
             raise WrongKey(key_id) from None
 
-    def _compressor(self) -> zstandard.ZstdCompressor:
-        made: zstandard.ZstdCompressor | None = getattr(self._local, "compressor", None)
+    def _compressor(self, size: int) -> zstandard.ZstdCompressor:
+        made: tuple[zstandard.ZstdCompressor, zstandard.ZstdCompressor] | None
+        made = getattr(self._local, "compressors", None)
         if made is None:
-            made = self._local.compressor = zstandard.ZstdCompressor(level=self._level)
-        return made
+            made = zstandard.ZstdCompressor(level=FAST), zstandard.ZstdCompressor(level=LEVEL)
+            self._local.compressors = made
+        return made[size >= SMALL]
 
     def _decompressor(self) -> zstandard.ZstdDecompressor:
         made: zstandard.ZstdDecompressor | None = getattr(self._local, "decompressor", None)

@@ -53,7 +53,7 @@ def test_checkpoints_are_measured_beside_the_same_bytes_and_read_back(tmp_path: 
     for took in record["us"].values():
         assert set(took) == {"put", "SET", "get", "cold get", "GET"}
         assert all(len(values) == 3 and min(values) > 0 for values in took.values())
-    assert len(record["long"]) == 30
+    assert len(record["young"]) == len(record["old"]) == 10
 
 
 def links_of(session: str, turns: int) -> Sequence[str]:
@@ -98,3 +98,12 @@ def test_percentiles_are_values_that_were_seen() -> None:
 
 def test_ratios_are_taken_within_a_round() -> None:
     assert report.pairwise([10.0, 2.0, 9.0], [5.0, 1.0, 3.0]) == report.Spread(2.0, 2.0, 3.0)
+
+
+def test_gates_are_measured_beside_what_others_do(tmp_path: Path) -> None:
+    pytest.importorskip("purgatory", reason="needs the extra 'bench'")
+    record = run("gates", tmp_path / "out.json", "--rounds=2", "--calls=5")
+    assert len(record["samples"]) >= 15
+    assert all(len(taken) == 2 and min(taken) > 0 for taken in record["samples"].values())
+    assert record["round_trips"]["gate_admit + gate_settle: 3 buckets, slots, breaker, refund"] >= 2
+    assert record["round_trips"]["gate.check(): refuse while open"] == 0

@@ -75,7 +75,7 @@ class NotCompacted(msgspec.Struct, frozen=True, tag="not_compacted"):
 class CompactionState(StateSpec):
     """The durable boundary: the last message that the summary stands for."""
 
-    PATH: ClassVar[Path] = ("compaction",)
+    PATH: ClassVar[Path] = ("__compaction",)
     NAME = "Compaction"
     ACTION = Compacted | NotCompacted
 

@@ -91,7 +91,7 @@ class NoteUse(msgspec.Struct, frozen=True, tag="note_use"):
 class PromotedTools(StateSpec):
     """The deferred tools that this run has found, and when each was last of use (step)."""
 
-    PATH: ClassVar[Path] = ("promoted_tools",)
+    PATH: ClassVar[Path] = ("__promoted_tools",)
     SCOPE = StateScope.RUN
     NAME = "PromotedTools"
     ACTION = Promote | Demote | NoteUse

@@ -71,7 +71,7 @@ class TakeOver(msgspec.Struct, frozen=True):
 
 
 class ActivePersona(StateSpec):
-    PATH: ClassVar[Path] = ("persona",)
+    PATH: ClassVar[Path] = ("__persona",)
     SCOPE = StateScope.RUN
     NAME = "ActivePersona"
     ACTION = TakeOver

@@ -6,13 +6,14 @@ step_start ▶ before_inference ▶ request ▶ model ▶ after_inference ▶ an
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import msgspec
 
 from techrevati.agent import events, output, wording
 from techrevati.agent.actions import Phase, Target, Terminate
 from techrevati.agent.definition import OutputSpec
-from techrevati.agent.endings import NATURAL_END, failed
+from techrevati.agent.endings import NATURAL_END, TerminationReason, failed
 from techrevati.agent.loop import applying
 from techrevati.agent.loop.inference import Answer, Broken, Failed, infer
 from techrevati.agent.loop.live import Live
@@ -143,12 +144,14 @@ async def _answered(
     cut_off = result.stop_reason is StopReason.MAX_TOKENS and not calls and reason is None
     goes_on = cut_off and loop.continuations < MOST_CONTINUATIONS
     to_do = bool(calls) and (reason is None or reason.type == "stopped")
+    missing = _missing_output(live) if reason is None and not calls and not goes_on else None
+    ends = not to_do and not goes_on and missing is None
     draft.set_loop(
         steps=index + 1,
         stream_failures=0,
         continuations=loop.continuations + goes_on,
         prefix=text if goes_on else "",
-        stop=msgspec.to_builtins(reason) if reason is not None and to_do else None,
+        stop=_wire(reason or NATURAL_END) if ends else _wire(reason) if reason is not None and to_do else None,
         open_step=index if to_do else None,
     )
     if goes_on:
@@ -158,11 +161,17 @@ async def _answered(
     draft.step_id = None
     if to_do:
         return ToolsAsked(calls, index)
-    if reason is None and not goes_on and (spec := _missing_output(live)) is not None:
-        return await _corrected(live, spec, index)
-    if reason is None and (goes_on or live.is_called_on()):
+    if missing is not None:
+        return await _corrected(live, missing, index)
+    if goes_on or (reason is None and live.is_called_on()):
+        draft.set_loop(stop=None)
         return await live.go_on()
     return await live.finish(reason or NATURAL_END, text)
+
+
+def _wire(reason: TerminationReason) -> dict[str, Any]:
+    wire: dict[str, Any] = msgspec.to_builtins(reason)
+    return wire
 
 
 def _missing_output(live: Live) -> OutputSpec | None:

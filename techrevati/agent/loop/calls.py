@@ -153,6 +153,8 @@ def _policed(run: CallRun, call: ToolCall, gate: Asked) -> Standing:
 def _reduced(run: CallRun, document: Document, actions: Sequence[AnyStateAction], actor: str) -> tuple[Document, Patch]:
     if not actions:
         return document, Patch.EMPTY
+    for action in actions:
+        run.draft.states.actions.read(action.entry())
     return reduce_actions(document, actions, actor=actor, registry=run.draft.states.lattices)
 
 

@@ -99,9 +99,12 @@ class Draft:
         """Reduce state actions in order, each seeing the one before, and log them.
 
         Raises:
+            UnknownState: an action of a state that neither a behaviour nor a tool owns.
             StateError: a state refused one; nothing changes.
         """
         taken = [action.by(actor) for action in actions]
+        for action in taken:
+            self.states.actions.read(action.entry())  # a state nobody owns is not cleaned up and cannot be replayed
         if taken:
             reduced = reduce_actions(self.document, taken, actor=actor, registry=self.states.lattices)
             self.log(taken)

@@ -3,6 +3,8 @@
 Each update is one full snapshot with ``replace: true``.
 """
 
+import asyncio
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,13 +43,20 @@ def progress_content(draft: Draft, call: ToolCall, update: ToolProgress) -> dict
 
 
 def listeners(draft: Draft, call: ToolCall) -> dict[str, Any]:
-    """Give what a call's context tells its updates to."""
+    """Give what a call's context tells its updates to; the body of a sync tool tells them from its own thread."""
+    loop, home = asyncio.get_running_loop(), threading.get_ident()
+
+    def tell(event: ActivitySnapshot) -> None:
+        if threading.get_ident() == home:
+            draft.tell_now(event)
+        else:
+            loop.call_soon_threadsafe(draft.tell_now, event)
 
     def on_progress(update: ToolProgress) -> None:
         content = progress_content(draft, call, update)
-        draft.tell_now(ActivitySnapshot(f"tool_call:{call.id}", PROGRESS, content, True))
+        tell(ActivitySnapshot(f"tool_call:{call.id}", PROGRESS, content, True))
 
     def on_activity(stream_id: str, activity_type: str, content: Mapping[str, Any]) -> None:
-        draft.tell_now(ActivitySnapshot(stream_id, activity_type, dict(content), True))
+        tell(ActivitySnapshot(stream_id, activity_type, dict(content), True))
 
     return {"on_progress": on_progress, "on_activity": on_activity}

@@ -3,22 +3,25 @@
 (request, thread, agent) ──prepare_run──▶ change to store, and the checkpoint the first step starts from
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
+from techrevati.agent import wording
 from techrevati.agent.agent import Agent
 from techrevati.agent.context import RunIdentity
 from techrevati.agent.loop import records
 from techrevati.agent.loop.checkpoint import Checkpoint
 from techrevati.agent.policy import RunPolicy
-from techrevati.agent.state.document import apply, find
-from techrevati.agent.state.patch import Delete, Patch, TrackedPatch
+from techrevati.agent.state.document import Document, apply, find
+from techrevati.agent.state.patch import Delete, Patch, Set, TrackedPatch
+from techrevati.agent.state.paths import call_path
 from techrevati.agent.threads.ids import NewId, new_id
-from techrevati.agent.threads.message import Role
+from techrevati.agent.threads.message import Message, Role
 from techrevati.agent.threads.prepare import PreparedRun, RunMode, prepare
 from techrevati.agent.threads.runs import RunRequest
 from techrevati.agent.threads.store import Loaded, ThreadStore
+from techrevati.agent.tools import ToolResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +81,57 @@ def prepare_run(
     said = any(message.role is Role.USER for message in prepared.messages)
     if said and find(prepared.document, records.DECISIONS) is not None:
         patch = patch + Patch((Delete(records.DECISIONS),))
+    waiting = _Waiting()
+    if said and loaded is not None:
+        before = loaded.thread.rebuild_state(agent.states.lattices)
+        waiting = _waiting(before, asked, prepared.run_id, make_id)
+        patch = patch + waiting.kept
     document = apply(prepared.document, patch)
     if asked.initial_decisions:
         early = (*records.early_decisions(document), *asked.initial_decisions)
         step = records.set_early_decisions(early)
         document, patch = apply(document, step), patch + step
-    prepared = _with(prepared, patch, document, now_ms)
-    messages = (*known, *prepared.messages)
+    prepared = _with(prepared, patch, document, waiting.closing, now_ms)
+    messages = (*known, *prepared.change.messages)
     return ReadyRun(
         prepared, identity, merged, Checkpoint(prepared.thread_id, messages, document, prepared.precondition.version)
     )
 
 
-def _with(prepared: PreparedRun, patch: Patch, document: dict[str, object], now_ms: int) -> PreparedRun:
-    change = prepared.change
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """What becomes of parked calls when the user says something new.
+
+    Attributes:
+        kept: Gives back those the request itself decides.
+        closing: A result for each of the others: they are abandoned, and the model is to know.
+    """
+
+    kept: Patch = Patch.EMPTY
+    closing: tuple[Message, ...] = ()
+
+
+def _waiting(before: Document, asked: RunRequest, run_id: str, make_id: NewId) -> _Waiting:
+    kept, closing = Patch.EMPTY, list[Message]()
+    for call in records.suspended_calls(before):
+        if any(call.answers_to(decision.target_id) for decision in asked.initial_decisions):
+            kept = kept + Patch((Set(call_path(call.call_id), find(before, call_path(call.call_id))),))
+        else:
+            result = ToolResult.error(call.tool_name, wording.ABANDONED)
+            closing.append(wording.tool_message(make_id(), call.call_id, result).within(run_id))
+    return _Waiting(kept, tuple(closing))
+
+
+def _with(
+    prepared: PreparedRun, patch: Patch, document: Document, closing: tuple[Message, ...], now_ms: int
+) -> PreparedRun:
+    change = msgspec.structs.replace(prepared.change, messages=(*closing, *prepared.change.messages))
     if change.snapshot is not None:
         change = msgspec.structs.replace(change, snapshot=document)
     else:
         tracked = TrackedPatch(patch, source="runtime", timestamp=now_ms)
         change = msgspec.structs.replace(change, patches=(*change.patches, tracked))
-    return PreparedRun(
-        prepared.thread_id,
-        prepared.run_id,
-        prepared.create,
-        change,
-        prepared.precondition,
-        prepared.messages,
-        document,
-        prepared.request,
-    )
+    return replace(prepared, change=change, document=document)
 
 
 async def store_run(store: ThreadStore, ready: ReadyRun) -> Checkpoint:

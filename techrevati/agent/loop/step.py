@@ -12,6 +12,7 @@ from techrevati.agent.actions import Phase
 from techrevati.agent.agent import Agent
 from techrevati.agent.endings import CANCELLED, NATURAL_END, SUSPENDED, TerminationReason, failed, read_termination
 from techrevati.agent.errors import AgentError, CommitFailed
+from techrevati.agent.history import answer_of
 from techrevati.agent.loop import applying, records, resuming
 from techrevati.agent.loop.answering import ToolsAsked, answer
 from techrevati.agent.loop.calls import CallReport
@@ -25,6 +26,7 @@ from techrevati.agent.loop.tooling import carry_out_round, open_calls
 from techrevati.agent.state.errors import StateError
 from techrevati.agent.suspension import SuspendedCall
 from techrevati.agent.threads.changeset import CheckpointReason
+from techrevati.agent.threads.message import Role
 from techrevati.agent.threads.runs import RunStatus
 from techrevati.runtime.errors import TechrevatiError
 
@@ -54,7 +56,9 @@ async def step(agent: Agent, start: Checkpoint, ports: Ports) -> StepOutcome:
     if plan is None or run is None:
         raise RunNotPrepared(start.thread_id)
     if run.status is RunStatus.DONE:
-        return Finished(start, _ended_with(run))
+        reason = _ended_with(run)
+        text = answer_of(start.messages, run.id) if reason == NATURAL_END else None
+        return Finished(start, reason, text or None)
     return await _Step(Live(agent, Draft(start, plan, agent.states, ports))).take()
 
 
@@ -126,8 +130,8 @@ class _Step:
         waiting = deciding.waiting(draft.document)
         if any(call.hold for call in waiting):
             return await live.hold()
-        if draft.loop.stop is not None:
-            return await live.finish(read_termination(draft.loop.stop))
+        if (ending := self._ending(resumed)) is not None:
+            return await live.finish(ending, answer_of(draft.messages, draft.identity.run_id))
         if waiting and self._is_idle(opening, resumed):
             return await self._wait()
         if opening and (fresh := [call for call in waiting if call.call_id not in known]):
@@ -139,6 +143,18 @@ class _Step:
             return await carry_out_round(live, answered.calls, answered.index)
         return answered
 
+    def _ending(self, resumed: list[CallReport]) -> TerminationReason | None:
+        """Give the end that was settled before a worker died or a child was waited for; a natural one only if
+        nothing came meanwhile."""
+        stop = self.draft.loop.stop
+        if stop is None:
+            return None
+        reason = read_termination(stop)
+        if reason == NATURAL_END and (self.live.steering or resumed):
+            self.draft.set_loop(stop=None)
+            return None
+        return reason
+
     def _begin(self) -> None:
         self.draft.set_loop(started=True)
         self.draft.tell(events.RunStart(self.draft.identity.parent_run_id))
@@ -147,7 +163,14 @@ class _Step:
         """Say whether the model has nothing new to see, so that the run only waits."""
         brought_nothing = opening and len(self.draft.messages) == self.draft.plan.initial_message_count
         progressed = any(report.suspended is None for report in resumed)
-        return (self.live.is_waiting or brought_nothing) and not progressed and not self.live.steering
+        waits = self.live.is_waiting or brought_nothing or self._is_last_round_parked()
+        return waits and not progressed and not self.live.steering
+
+    def _is_last_round_parked(self) -> bool:
+        """Say whether every call of the last answer waits: its worker died before the run could."""
+        last = next((m for m in reversed(self.draft.messages) if m.role is Role.ASSISTANT), None)
+        waiting = {call.call_id for call in deciding.waiting(self.draft.document)}
+        return last is not None and bool(last.tool_calls) and {call.id for call in last.tool_calls} <= waiting
 
     async def _wait(self) -> StepOutcome:
         draft = self.draft

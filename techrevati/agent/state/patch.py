@@ -5,6 +5,7 @@
 Values are checked and copied when an operation is made, so a patch never changes afterwards.
 """
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 import msgspec
@@ -149,7 +150,7 @@ def _undoes(later: Op, earlier: Op) -> bool:
     return isinstance(later, Delete) and (isinstance(earlier, Delete) or len(later.path) <= 1)
 
 
-def _superseded(op: Op, later: tuple[Op, ...]) -> bool:
+def _superseded(op: Op, later: Iterable[Op]) -> bool:
     if not isinstance(op, Set | Delete) or not op.path or not _plain(op.path):
         return False  # an index may be out of bounds, or shift others: such an operation has more than one effect
     for other in later:
@@ -161,4 +162,9 @@ def _superseded(op: Op, later: tuple[Op, ...]) -> bool:
 
 
 def _needed(ops: tuple[Op, ...]) -> tuple[Op, ...]:
-    return tuple(op for at, op in enumerate(ops) if not _superseded(op, ops[at + 1 :]))
+    """From the last to the first, so that each is held against what is kept of those after it."""
+    kept: list[Op] = []
+    for op in reversed(ops):
+        if not _superseded(op, reversed(kept)):
+            kept.append(op)
+    return tuple(reversed(kept))

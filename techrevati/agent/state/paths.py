@@ -22,6 +22,10 @@ REMINDERS: Path = ("reminders",)
 SKILLS: Path = ("skills",)
 BACKGROUND_TASKS: Path = ("__derived", "background_tasks")
 
+OWN_KEYS = frozenset(path[0] for path in (PERMISSIONS, PERMISSION_POLICY, REMINDERS, SKILLS, SUB_AGENTS))
+"""Top-level keys that are the runtime's too, though they do not begin with ``__``: what stands there decides what an
+agent may do and is told, so a client that sends a state does not set them."""
+
 
 def as_path(keys: Sequence[str | int]) -> Path:
     """Give a checked path.

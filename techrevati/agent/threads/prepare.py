@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from techrevati.agent.state.document import Document, apply_all
 from techrevati.agent.state.patch import Patch, Set, TrackedPatch
-from techrevati.agent.state.paths import RUN
+from techrevati.agent.state.paths import OWN_KEYS, RUN
 from techrevati.agent.state.scope import cleanup_for_next_run
 from techrevati.agent.state.values import checked
 from techrevati.agent.state.wiring import StateRegistry
@@ -148,8 +148,12 @@ def _unseen(known: Iterable[Message], inbound: Iterable[Message]) -> list[Messag
 
 def _replaced(state: Document, given: dict[str, Any]) -> Document:
     """Give the client's state, but the runtime's own keys as they stand: they are not the client's to say."""
-    kept = {key: value for key, value in state.items() if key.startswith("__")}
-    return {**{key: value for key, value in checked(given).items() if not key.startswith("__")}, **kept}
+    kept = {key: value for key, value in state.items() if _is_own(key)}
+    return {**{key: value for key, value in checked(given).items() if not _is_own(key)}, **kept}
+
+
+def _is_own(key: str) -> bool:
+    return key.startswith("__") or key in OWN_KEYS
 
 
 def _start(

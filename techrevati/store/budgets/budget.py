@@ -19,6 +19,7 @@ from techrevati.store.keys import check_role
 from techrevati.store.sync import SyncStore
 
 PAGE = 100
+PATIENCE = 0.5
 
 
 class _Office:
@@ -27,6 +28,8 @@ class _Office:
     def __init__(self, fleet: str, limits: Limits, on_store_error: str, report: Report) -> None:
         self.fleet, self.limits = check_role(fleet, "fleet"), limits
         self.fallback = Fallback(limits, OnStoreError(on_store_error), report=report)
+        # Who may do without the store does not wait long for it; who may not, as long as the store does.
+        self.patience = None if self.fallback.policy is OnStoreError.FAIL_CLOSED else PATIENCE
         self._announced: set[str] = set()
 
     def keys(self, tenant: str) -> BudgetKeys:
@@ -36,11 +39,11 @@ class _Office:
         return calls.reserve(keys, scope, self.limits, call_id, cost, ttl_us)
 
     def announcement(self, tenant: str) -> tuple[str, str, str] | None:
-        """Give the command that makes a tenant known to operators, once per process."""
-        if tenant in self._announced:
-            return None
+        """Give the command that makes a tenant known to operators, until it was said in this process."""
+        return None if tenant in self._announced else ("SADD", tenants_key(self.fleet), tenant)
+
+    def announced(self, tenant: str) -> None:
         self._announced.add(tenant)
-        return "SADD", tenants_key(self.fleet), tenant
 
 
 def _ttl_us(timeout: float) -> int:
@@ -88,7 +91,7 @@ class Budget:
         if office.fallback.skips_store():
             return office.fallback.reserve(keys, scope, call_id, estimate, ttl_us, None)
         try:
-            made = self._store.run(call)
+            made = self._store.run(call, patience=office.patience)
         except AWAY as error:
             return office.fallback.reserve(keys, scope, call_id, estimate, ttl_us, error)
         self._catch_up(scope.tenant)
@@ -151,6 +154,7 @@ class Budget:
         try:
             if command := self._office.announcement(tenant):
                 self._store.command(*command)
+                self._office.announced(tenant)
             for owed in fallback.to_repay():
                 try:
                     self._store.run(owed.call())
@@ -182,7 +186,7 @@ class AsyncBudget:
         if office.fallback.skips_store():
             return office.fallback.reserve(keys, scope, call_id, estimate, ttl_us, None)
         try:
-            made = await self._store.run(call)
+            made = await self._store.run(call, patience=office.patience)
         except AWAY as error:
             return office.fallback.reserve(keys, scope, call_id, estimate, ttl_us, error)
         await self._catch_up(scope.tenant)
@@ -243,6 +247,7 @@ class AsyncBudget:
         try:
             if command := self._office.announcement(tenant):
                 await self._store.command(*command)
+                self._office.announced(tenant)
             for owed in fallback.to_repay():
                 try:
                     await self._store.run(owed.call())

@@ -7,7 +7,7 @@
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -169,7 +169,7 @@ class Terms:
         self.keys, self.spec, self.version, self.epoch = keys, spec, version, epoch
         buckets = sorted(spec.buckets, key=lambda bucket: bucket.name)
         self._known = {bucket.name: bucket.capacity for bucket in buckets}
-        self._buckets = [(bucket.name, _rate(bucket.each_us), _rate(bucket.span_us)) for bucket in buckets]
+        self._buckets = [(bucket.name, bucket.each_ns, _rate(bucket.each_ns), bucket.span_ns) for bucket in buckets]
         head = (version, str(epoch))
         rule, slots = spec.breaker, spec.slots
         stages = " ".join(str(_us(1 / pace)) for pace in rule.ramp) if rule else ""
@@ -221,11 +221,15 @@ class Terms:
             if cost > capacity:
                 raise CostTooLarge(self.keys.gate, name, cost, capacity)
 
-    def amounts(self, costs: Mapping[str, float]) -> list[Arg]:
+    def amounts(self, costs: Mapping[str, float], rounded: Callable[[float], int] = math.ceil) -> list[Arg]:
+        """Per bucket: name, ns per token, ns to fill, tokens, and the same in whole ns, never to the caller's good."""
         flat: list[Arg] = []
-        for name, each, span in self._buckets:
-            cost = costs.get(name, 0)
-            flat += (name, each, span, cost if type(cost) is int else f"{cost:.17g}")
+        for name, ns, each, span in self._buckets:
+            cost = costs.get(name)
+            if not cost:
+                flat += (name, each, span, 0, 0)
+            else:
+                flat += (name, each, span, cost if type(cost) is int else f"{cost:.17g}", rounded(cost * ns))
         return flat
 
     def admit(self, ask: Ask, costs: Mapping[str, float]) -> Call[Verdict]:
@@ -279,7 +283,7 @@ class Terms:
             "1" if overload else "0",
             latency_us,
             *self._settle,
-            *self.amounts(back or {}),
+            *self.amounts(back or {}, math.floor),
         )
         return Call("gate_settle", self.keys, args, _settled)
 
@@ -297,7 +301,7 @@ class Terms:
             return Seen(*reply[2:7])
 
         args: list[Arg] = [*self._head, hold_us, *self._feed]
-        for name, each, span in self._buckets:
+        for name, _, each, span in self._buckets:
             remaining, reset = told.get(name, (None, None))
             args += (
                 name,
@@ -313,7 +317,7 @@ def declare(keys: GateKeys, spec: GateSpec, by: str, *, lost: bool = False, open
     """Say what the gate is; `lost`: it was there before, so its buckets begin empty."""
     args: list[Arg] = ["declare", spec.revision, spec.digest, spec.text, by, "empty" if lost else "full", open_us]
     for bucket in sorted(spec.buckets, key=lambda bucket: bucket.name):
-        args += (bucket.name, _rate(bucket.each_us), _rate(bucket.span_us))
+        args += (bucket.name, _rate(bucket.each_ns), bucket.span_ns)
     return Call("gate_set", keys, args, _declared)
 
 
@@ -340,7 +344,7 @@ def look(keys: GateKeys, spec: GateSpec | None = None) -> Call[Picture]:
         for name, empty in zip(flat[::2], flat[1::2], strict=True):
             if name in known:
                 bucket = known[name]
-                levels[name] = min(bucket.capacity, (now - epoch - float(empty)) / bucket.each_us)
+                levels[name] = min(bucket.capacity, ((now - epoch) * 1000 - float(empty)) / bucket.each_ns)
         return Picture(
             version=reply[2],
             epoch=epoch,

@@ -112,7 +112,16 @@ class AsyncGate(_Shell):
                     return await self._store.run(effect.call, patience=patience)
             except TimeoutError as error:
                 raise StoreUnreachable(self._store.url.rpartition("@")[2], "no answer in time") from error
-        return await asyncio.sleep(effect.seconds)
+        if self.core.monotonic is not time.monotonic:
+            return await asyncio.sleep(effect.seconds)
+        # At a time, not after a delay: a loop that is late to go to sleep does not change who starts first.
+        loop = asyncio.get_running_loop()
+        awake = loop.create_future()
+        timer = loop.call_at(effect.until, _wake, awake)
+        try:
+            return await awake
+        finally:
+            timer.cancel()
 
     async def _drive(self, steps: Steps[T]) -> T:
         """Do what the steps ask for."""
@@ -417,6 +426,11 @@ class Gate(_Shell):
     def close(self) -> None:
         """`AsyncGate.close`."""
         self._leave()
+
+
+def _wake(sleeper: "asyncio.Future[None]") -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
 
 
 def _by_hand(core: Core, outcome: str, failure_class: AgentFailureClass | str | None) -> Steps[None]:

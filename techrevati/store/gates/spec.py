@@ -129,14 +129,14 @@ class BucketSpec:
         return cls(name, limit, limit / 60)
 
     @property
-    def each_us(self) -> float:
-        """Microseconds that refill one token."""
-        return 1e6 / self.per_second
+    def each_ns(self) -> float:
+        """Nanoseconds that refill one token."""
+        return 1e9 / self.per_second
 
     @property
-    def span_us(self) -> float:
-        """Microseconds that refill it all."""
-        return self.capacity * self.each_us
+    def span_ns(self) -> int:
+        """Nanoseconds that refill it all."""
+        return math.ceil(self.capacity * self.each_ns)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,8 +58,9 @@ class Run:
 
 @dataclass(slots=True)
 class Sleep:
-    """Wait (s)."""
+    """Wait: until a time of the core's monotonic clock, some seconds from now."""
 
+    until: float
     seconds: float
 
 
@@ -218,7 +219,7 @@ class Core:
                     seconds = self._spread(verdict.why, seconds)
                 raise GateRefused(self.name, verdict.why, seconds, verdict.booked)
             try:
-                yield Sleep(self._until(verdict, by))
+                yield self._sleep(verdict, by)
             except GeneratorExit:
                 raise
             except BaseException:
@@ -231,7 +232,7 @@ class Core:
         )
         if verdict.wait_us > 0:
             try:
-                yield Sleep(self._until(verdict, by))
+                yield self._sleep(verdict, by)
             except GeneratorExit:
                 raise
             except BaseException:
@@ -243,15 +244,15 @@ class Core:
                 raise refused
         return made
 
-    def _until(self, verdict: Verdict, by: str) -> float:
-        """How long (s) until the start that was promised.
+    def _sleep(self, verdict: Verdict, by: str) -> Sleep:
+        """Wait until the start that was promised.
 
         It is a time of the server's clock.  The least seen between its time and a reply's arrival is nearest to what
         lies between the clocks, and believed for all.  A later start never comes before an earlier one.
         """
-        if by != "fleet":
-            return verdict.wait_us / 1e6
         now, told = self.monotonic(), verdict.seen.now_us / 1e6
+        if by != "fleet":
+            return Sleep(now + verdict.wait_us / 1e6, verdict.wait_us / 1e6)
         offset, since = self._offset
         if now - told <= offset or now - since > OFFSET_KEPT:
             offset = now - told
@@ -262,7 +263,7 @@ class Core:
         if promised >= last:
             start = max(start, last_start + 1e-6)
             self._promised = promised, start
-        return max(0.0, start - now)
+        return Sleep(start, max(0.0, start - now))
 
     def _forget(self, call_id: str, worker: str, costs: dict[str, float], booking: str) -> Steps[None]:
         if not booking:

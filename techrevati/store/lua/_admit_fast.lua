@@ -4,7 +4,7 @@ do
   local A, K, call, format, max = ARGV, KEYS[1], redis.call, string.format, math.max
   local id, booking, n = A[5], A[13], 0
   local levels, name = {}, 'c:' .. id
-  for i = 20, #A, 4 do
+  for i = 20, #A, 5 do
     n = n + 1
     levels[n] = 'z:' .. A[i]
   end
@@ -21,7 +21,7 @@ do
     if h[1] then now = max(now, tonumber(h[1])) end
     due = due and tonumber(due) or 0
     if (due == 0 or now < due) and (not pa or tonumber(pa) <= now) then
-      local zero, nows = now - A[4], format('%.0f', now)
+      local zero, nows = (now - A[4]) * 1000, format('%d', now)
       local w, k, slot, fits = { 'us', nows }, 2, ':0:', true
       if A[15] ~= '0' then
         local used, top = h[9] and tonumber(h[9]) or 0, tonumber(A[15])
@@ -30,22 +30,22 @@ do
           if limit > 0 and limit < top then top = math.floor(limit) end
         end
         fits, slot = used < top, ':1:'
-        w[3], w[4], k = 'used', used + 1 .. '', 4
+        w[3], w[4], k = 'used', format('%d', used + 1), 4
       end
       for i = 1, n do
-        local at = 16 + 4 * i
-        local cost = A[at + 3]
+        local at = 15 + 5 * i
+        local cost = A[at + 4]
         if cost ~= '0' then
-          local empty = max(tonumber(h[15 + i]), zero - A[at + 2]) + cost * A[at + 1]
+          local empty = max(tonumber(h[15 + i]), zero - A[at + 2]) + cost
           if empty > zero then
             fits = false
             break
           end
-          w[k + 1], w[k + 2], k = levels[i], format('%.17g', empty), k + 2
+          w[k + 1], w[k + 2], k = levels[i], format('%d', empty), k + 2
         end
       end
       if fits then
-        local generation, over = h[5] or '0', format('%.0f', now + A[10])
+        local generation, over = h[5] or '0', format('%d', now + A[10])
         w[k + 1], w[k + 2], k = name, '0' .. slot .. nows .. ':' .. generation .. ':' .. over, k + 2
         if due == 0 or tonumber(over) < due then w[k + 1], w[k + 2] = 'due', over end
         call('HSET', K, unpack(w))

@@ -2,7 +2,7 @@
 -- Twin: techrevati.store.twin.gate_state
 --
 -- KEYS[1]  "gate:{fleet/gate/name}"  hash: us, min, v (declaration), st, gen, until, fo, opens, f, run, pr, ok,
---          rf, pa, used, lim, halved, la, sa, due, ln, nf; z:<bucket> (us since the epoch when it was empty);
+--          rf, pa, used, lim, halved, la, sa, due, ln, nf; z:<bucket> (ns since the epoch when it was empty);
 --          c:<call> "probe:slot:start:generation:end" or "-"; b:<booking>; x:<worker> out until; the declaration
 -- ends     sorted set: fields of it that end by themselves;  line, tags: who waits without a promise;
 -- evid     hash: worker -> "failures run last";  news: channel
@@ -13,14 +13,11 @@ local call, max, min, ceil, floor = redis.call, math.max, math.min, math.ceil, m
 local byte, match, format = string.byte, string.match, string.format
 local CLOSED, OPEN, HALF_OPEN, FORCED_OPEN = 0, 1, 2, 1
 local SWEPT, SWEEP_EVERY, GRACE, KEEP = 128, 20000, 5000000, 10000000
-local NOW, ZERO                                      -- us; us since the gate's epoch
+local NOW, ZERO                                      -- us; ns since the gate's epoch
 local G, Z = {}, {}                                  -- fields that scripts change; the buckets' levels
 local W, WN = { 'us', '' }, 2                        -- what the one HSET will write
 
-local function f0(n)                                 -- `..` is exact to 14 digits, %.0f to 2^53
-  if n < 1e14 and n > -1e14 then return n .. '' end
-  return format('%.0f', n)
-end
+local function f0(n) return format('%d', n) end      -- a whole number; four times as fast as %.0f
 local function fl(n) return format('%.17g', n) end
 local function set(field, value)
   G[field] = value
@@ -41,31 +38,31 @@ local function enter(us, least, version, wanted, epoch)
     NOW = t[1] * 1000000 + t[2]
   end
   if us and tonumber(us) > NOW then NOW = tonumber(us) end
-  ZERO = NOW - tonumber(epoch)
+  ZERO = (NOW - tonumber(epoch)) * 1000
 end
 
 -- Buckets: a number each, the time it was or will be empty; never longer ago than it takes to fill.
 local N, NAME, EACH, SPAN, AMOUNT = 0, {}, {}, {}, {}
 local function buckets(first)
-  for i = first, #ARGV, 4 do
+  for i = first, #ARGV, 5 do
     N = N + 1
     NAME[N], EACH[N], SPAN[N] = ARGV[i], tonumber(ARGV[i + 1]), tonumber(ARGV[i + 2])
     AMOUNT[N] = tonumber(ARGV[i + 3])
   end
 end
 local function shift(i, at, amount)                  -- gives back no more than it can hold; takes into debt
-  Z[i] = max(Z[i], at - SPAN[i]) - amount * EACH[i]
+  Z[i] = max(Z[i], at - SPAN[i]) - floor(amount * EACH[i])
 end
 local function start_of(costs, at)
   local start = at
   for i = 1, N do
-    if costs[i] > 0 then start = max(start, max(Z[i], at - SPAN[i]) + costs[i] * EACH[i]) end
+    if costs[i] > 0 then start = max(start, max(Z[i], at - SPAN[i]) + ceil(costs[i] * EACH[i])) end
   end
   return start
 end
 local function spend(costs, at)
   for i = 1, N do
-    if costs[i] > 0 then Z[i] = max(Z[i], at - SPAN[i]) + costs[i] * EACH[i] end
+    if costs[i] > 0 then Z[i] = max(Z[i], at - SPAN[i]) + ceil(costs[i] * EACH[i]) end
   end
 end
 
@@ -104,7 +101,7 @@ local function grace_of(costs)
   for i = 1, N do
     if costs[i] > 0 then grace = min(grace or SPAN[i], SPAN[i]) end
   end
-  return grace and ceil(grace) or GRACE
+  return grace and ceil(grace / 1000) or GRACE
 end
 local function leave_line(key, costs)
   call('ZREM', LINE, key)

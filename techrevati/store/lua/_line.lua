@@ -1,6 +1,6 @@
 -- Line: who waits for a start too far ahead to be promised.
 -- Twin: techrevati.store.twin.gates
-local PRIORITY = 30000000                            -- us: a step of priority is worth so long a wait
+local PRIORITY = 30000000000                         -- ns: a step of priority is worth so long a wait
 
 local function book(key, record, over)
   write('b:' .. key, record)
@@ -12,13 +12,13 @@ local function promote(horizon, booking)
   for _, key in ipairs(call('ZRANGE', LINE, 0, 63)) do
     local record = call('HGET', GATE, 'b:' .. key)
     local costs = costs_of(record)
-    local at = ceil(start_of(costs, ZERO))
-    if at - ZERO > horizon then return kept end
-    spend(costs, at)
+    local at = ceil(start_of(costs, ZERO) / 1000)
+    if at - ZERO / 1000 > horizon then return kept end
+    spend(costs, at * 1000)
     local tag, virtual = tonumber(match(record, '^l (%S+)')), tonumber(call('HGET', TAGS, 'v') or 0)
     if tag > virtual then call('HSET', TAGS, 'v', fl(tag)) end
     leave_line(key, costs)
-    local starts = f0(NOW - ZERO + at)
+    local starts = f0(NOW - ZERO / 1000 + at)
     record = 'f ' .. starts .. ' ' .. costs_text(costs)
     call('HSET', GATE, 'b:' .. key, record)          -- at once: another round may read it
     ends_at('b:' .. key, tonumber(starts) + grace_of(costs))
@@ -44,7 +44,7 @@ local function stand(record, booking, tenant, priority, weight, reach)
       size = max(size, AMOUNT[i] * EACH[i])
     end
   end
-  wait = max(1, ceil(wait))
+  wait = max(1, ceil(wait / 1000))
   local over = NOW + wait + grace_of(AMOUNT)
   if record then
     ends_at('b:' .. booking, over)

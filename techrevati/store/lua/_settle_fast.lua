@@ -5,7 +5,7 @@ do
   local id, outcome, n = A[5], A[8], 0
   if A[9] == '0' and A[14] == '0' and (outcome == 'none' or outcome == 'ok' and A[15] ~= '2' and A[7] ~= '') then
     local levels, name = {}, 'c:' .. id
-    for i = 27, #A, 4 do
+    for i = 27, #A, 5 do
       n = n + 1
       levels[n] = 'z:' .. A[i]
     end
@@ -23,28 +23,28 @@ do
       if h[1] then now = max(now, tonumber(h[1])) end
       due = due and tonumber(due) or 0
       if (due == 0 or now < due) and (not pa or tonumber(pa) <= now) then
-        local zero, over = now - A[4], now + 10000000
-        local w, k = { 'us', format('%.0f', now), name, '-' }, 4
+        local zero, over = (now - A[4]) * 1000, now + 10000000
+        local w, k = { 'us', format('%d', now), name, '-' }, 4
         if string.byte(record, 3) == 49 then
-          w[5], w[6], k = 'used', max(0, tonumber(h[9]) - 1) .. '', 6
+          w[5], w[6], k = 'used', format('%d', max(0, tonumber(h[9]) - 1)), 6
         end
         for i = 1, n do
-          local at = 23 + 4 * i
-          local back = A[at + 3]
+          local at = 22 + 5 * i
+          local back = A[at + 4]
           if back ~= '0' then
             w[k + 1], k = levels[i], k + 2
-            w[k] = format('%.17g', max(tonumber(h[15 + i]), zero - A[at + 2]) - back * A[at + 1])
+            w[k] = format('%d', max(tonumber(h[15 + i]), zero - A[at + 2]) - back)
           end
         end
         if A[11] ~= '0' then
           local latency, mean = tonumber(A[11]), h[10] and tonumber(h[10]) or 0
           w[k + 1], k = 'la', k + 2
-          w[k] = format('%.17g', mean == 0 and latency or mean + 0.2 * (latency - mean))
+          w[k] = format('%d', mean == 0 and latency or mean + math.floor(0.2 * (latency - mean)))
         end
         -- It is remembered until its lease would have ended, unless that is too soon.
         if tonumber(string.match(record, '%d+$')) < over then
-          if due == 0 or over < due then w[k + 1], w[k + 2] = 'due', format('%.0f', over) end
-          call('ZADD', 'ends:' .. string.sub(K, 6), format('%.0f', over), name)
+          if due == 0 or over < due then w[k + 1], w[k + 2] = 'due', format('%d', over) end
+          call('ZADD', 'ends:' .. string.sub(K, 6), format('%d', over), name)
         end
         call('HSET', K, unpack(w))
         return { 1, '', now, 0, h[5] and tonumber(h[5]) or 0, 0, 0, 0 }

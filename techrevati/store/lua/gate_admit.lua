@@ -22,7 +22,7 @@
 -- ARGV[17] pace       us per call behind a breaker or a Retry-After
 -- ARGV[18] stage      us
 -- ARGV[19] stages     "us us ...", the ramp's pace in each
--- ARGV[20...] bucket, us per token, us to fill, cost
+-- ARGV[20...] bucket, ns per token, ns to fill, cost in tokens, the same in ns
 -- returns  {1 out | 2 booked | 0 refused, _, wait us (-1 unknown), why, probe, now, state, generation, left, forced},
 --          {-12, _, version}
 local id, booking, slots, permits = ARGV[5], ARGV[13], tonumber(ARGV[15]), tonumber(ARGV[16])
@@ -46,7 +46,7 @@ end
 
 local function answer(code, wait, why, probe)
   for i = 1, N do
-    if Z[i] ~= tonumber(h[19 + i]) then write(names[i], fl(Z[i])) end
+    if Z[i] ~= tonumber(h[19 + i]) then write(names[i], f0(Z[i])) end
   end
   flush()
   return { code, '', wait, why, probe or 0, NOW, G.st, G.gen, left(ramp), G.fo }
@@ -133,14 +133,14 @@ local paced = paid == '' and probe == 0 and (step ~= nil or G.pa > NOW)
 if paced and G.pa > start then start, why = G.pa, 'ramp' end
 if paid ~= 'f' then
   if G.ln > 0 and not (record and byte(record) == 108) then promote(horizon) end
-  start = max(start, NOW - ZERO + ceil(start_of(AMOUNT, ZERO)))
+  start = max(start, NOW + ceil((start_of(AMOUNT, ZERO) - ZERO) / 1000))
   if wants and (G.ln > 0 or start - NOW > horizon) then
     return ask_in_line(record and byte(record) == 108 and record or nil)
   end
   local wait = start - NOW
   if wait > 0 and (slots > 0 or wait > max_wait) then
     if booking == '' or wait > reach then return answer(0, wait, why) end
-    spend(AMOUNT, start - NOW + ZERO)
+    spend(AMOUNT, (start - NOW) * 1000 + ZERO)
     if paced then set('pa', start + (step or pace)) end
     book(booking, 'f ' .. f0(start) .. ' ' .. costs_text(AMOUNT), start + grace_of(AMOUNT))
     return answer(2, wait, why)
@@ -175,7 +175,7 @@ if paid == 'f' then
     if AMOUNT[i] ~= made[i] then shift(i, ZERO, made[i] - AMOUNT[i]) end
   end
 else
-  spend(AMOUNT, start - NOW + ZERO)
+  spend(AMOUNT, (start - NOW) * 1000 + ZERO)
 end
 if paced then set('pa', start + (step or pace)) end
 if record then drop(booking) end

@@ -8,7 +8,7 @@
 -- ARGV[3]  version    of the declaration these arguments are made of
 -- ARGV[4]  epoch      us
 -- ARGV[5]  booking
--- ARGV[6...] bucket, us per token, us to fill, 0
+-- ARGV[6...] bucket, ns per token, ns to fill, 0, 0
 -- returns  {1, _, now} or {0, _, now} there is none; {-12, _, version}
 local booking = ARGV[5]
 buckets(6)
@@ -22,6 +22,6 @@ G.due, G.ln = tonumber(h[4] or 0), tonumber(h[5] or 0)
 for i = 1, N do Z[i] = tonumber(h[6 + i]) end
 give_back(booking, h[6])
 drop(booking)
-for i = 1, N do write(names[i], fl(Z[i])) end
+for i = 1, N do write(names[i], f0(Z[i])) end
 flush()
 return { 1, '', NOW }

@@ -10,7 +10,7 @@
 -- ARGV[5]  hold       us: nothing before that (Retry-After); 0
 -- ARGV[6]  pace       us
 -- ARGV[7]  ramp       us
--- ARGV[8...] bucket, us per token, us to fill, remaining or '', us until it is full or ''
+-- ARGV[8...] bucket, ns per token, ns to fill, remaining or '', us until it is full or ''
 -- returns  {1, _, now, state, generation, left, forced}; {-12, _, version}
 local names = {}
 for i = 8, #ARGV, 5 do
@@ -27,10 +27,10 @@ local hold, ramp = tonumber(ARGV[5]), tonumber(ARGV[7])
 for i = 1, N do
   local remaining, reset = ARGV[8 + 5 * i - 2], ARGV[8 + 5 * i - 1]
   local empty = max(tonumber(h[9 + i]), ZERO - SPAN[i])
-  if remaining ~= '' then empty = max(empty, ZERO - tonumber(remaining) * EACH[i]) end
-  if reset ~= '' then empty = max(empty, ZERO + tonumber(reset) - SPAN[i]) end
-  if hold > 0 then empty = max(empty, ZERO + hold) end
-  write(names[i], fl(empty))
+  if remaining ~= '' then empty = max(empty, ZERO - floor(tonumber(remaining) * EACH[i])) end
+  if reset ~= '' then empty = max(empty, ZERO + tonumber(reset) * 1000 - SPAN[i]) end
+  if hold > 0 then empty = max(empty, ZERO + hold * 1000) end
+  write(names[i], f0(empty))
 end
 if hold > 0 then
   set('pa', max(G.pa, NOW + hold))

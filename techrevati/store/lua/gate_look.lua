@@ -6,7 +6,7 @@
 -- ARGV[1]  protocol
 -- ARGV[2]  now        us; '' reads the server's clock
 -- returns  {1, _, version, epoch, text, by, at, revision, now, state, generation, left, forced, failures, probes,
---          slots in use, slot limit, openings, in line, {bucket, us when it was empty, ...}}; {-13, _}
+--          slots in use, slot limit, openings, in line, {bucket, ns when it was empty, ...}}; {-13, _}
 local h = call('HMGET', GATE, 'us', 'min', 'v', 'st', 'gen', 'until', 'fo', 'rf', 'pa', 'e0', 'text', 'by', 'at', 'rev',
   'f', 'pr', 'used', 'lim', 'opens', 'ln', 'names')
 local refused = enter(h[1], h[2], h[3], h[3], h[10] or '0')

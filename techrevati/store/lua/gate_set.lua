@@ -12,7 +12,7 @@
 -- ARGV[7]  by         who declares
 -- ARGV[8]  seed       full; empty: it was there before, and its levels are lost
 -- ARGV[9]  open       us it is known to stay open, of a gate that was lost
--- ARGV[10...] bucket, us per token, us to fill
+-- ARGV[10...] bucket, ns per token, ns to fill
 -- returns  declare: {1 taken | 2 known | 0 another stands, _, version, epoch, text, by, at, revision,
 --          the same four before, now, state, generation, left, forced}; else {1, _, now, state, generation, left,
 --          forced}; {-13, _} not declared
@@ -46,7 +46,7 @@ if version and (same or tonumber(revision) < tonumber(rev)) then
   return { same and 2 or 0, '', version, h[12], text, by, at, rev, text, by, at, rev, state() }
 end
 local epoch = h[12] or f0(NOW)
-ZERO = NOW - tonumber(epoch)
+ZERO = (NOW - tonumber(epoch)) * 1000
 local known, names = {}, {}
 for name in string.gmatch(h[18] or '', '%S+') do known[name] = true end
 for i = 10, #ARGV, 3 do
@@ -55,13 +55,13 @@ for i = 10, #ARGV, 3 do
   if known[name] then                                -- its level stays what it was, in tokens
     local was = call('HMGET', GATE, 'z:' .. name, 'u:' .. name, 'k:' .. name)
     local level = (ZERO - max(tonumber(was[1]), ZERO - tonumber(was[3]))) / tonumber(was[2])
-    empty = ZERO - min(level, span / each) * each
+    empty = ceil(ZERO - min(level, span / each) * each)
     known[name] = nil
   end
   names[#names + 1] = name
-  write('z:' .. name, fl(empty))
+  write('z:' .. name, f0(empty))
   write('u:' .. name, fl(each))
-  write('k:' .. name, fl(span))
+  write('k:' .. name, f0(span))
 end
 for name in pairs(known) do call('HDEL', GATE, 'z:' .. name, 'u:' .. name, 'k:' .. name) end
 local fresh = not version

@@ -29,7 +29,7 @@
 -- ARGV[24] longest    cool-down, us
 -- ARGV[25] enough     good probes that close it
 -- ARGV[26] ramp       us
--- ARGV[27...] bucket, us per token, us to fill, tokens to give back (below 0: owed)
+-- ARGV[27...] bucket, ns per token, ns to fill, tokens to give back (below 0: owed), the same in ns
 -- returns  {1, _, now, state, generation, left, forced, out us}, 0 if it was settled before; {-12, _, version}
 local id, holder, slots = ARGV[5], ARGV[6], tonumber(ARGV[12])
 buckets(27)
@@ -48,7 +48,7 @@ local ramp, record, out = tonumber(ARGV[26]), h[22], h[23]
 
 local function answer(code)
   for i = 1, N do
-    if Z[i] ~= tonumber(h[23 + i]) then write(names[i], fl(Z[i])) end
+    if Z[i] ~= tonumber(h[23 + i]) then write(names[i], f0(Z[i])) end
   end
   flush()
   return { code, '', NOW, G.st, G.gen, left(ramp), G.fo, out and max(0, tonumber(out) - NOW) or 0 }
@@ -83,7 +83,7 @@ end
 local latency = tonumber(ARGV[11])
 if latency > 0 then
   local mean = tonumber(h[13] or 0)
-  write('la', fl(mean == 0 and latency or mean + 0.2 * (latency - mean)))
+  write('la', f0(mean == 0 and latency or mean + floor(0.2 * (latency - mean))))
 end
 write('c:' .. id, '-')
 -- It is remembered until its lease would have ended, unless that is too soon.

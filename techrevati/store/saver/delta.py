@@ -7,6 +7,7 @@ Works on JSON texts, so applying it gives back the very bytes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 
 import msgspec
 
@@ -23,6 +24,9 @@ class Splice(msgspec.Struct, array_like=True, frozen=True):
     front: int
     back: int
     text: bytes
+
+
+NONE: Mapping[str, Splice | None] = MappingProxyType({})
 
 
 class Delta(msgspec.Struct, array_like=True, frozen=True):
@@ -66,8 +70,24 @@ def common_suffix(one: bytes, other: bytes, most: int) -> int:
     return low
 
 
-def diff(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> Delta | None:
-    """Give what makes `new` of `old`; None if the keys that stay are in another order: write it whole then."""
+def splice_of(before: bytes, text: bytes) -> Splice | None:
+    """Give what makes a text of the one before; None if it is better written whole."""
+    if min(len(before), len(text)) < _WORTH:
+        return None
+    front = common_prefix(before, text)
+    back = common_suffix(before, text, min(len(before), len(text)) - front)
+    if front + back < len(text) // 4:
+        return None
+    return Splice(front, back, text[front : len(text) - back])
+
+
+def diff(
+    old: Mapping[str, bytes], new: Mapping[str, bytes], splices: Mapping[str, Splice | None] = NONE
+) -> Delta | None:
+    """Give what makes `new` of `old`; None if the keys that stay are in another order: write it whole then.
+
+    `splices` are those that are known already.
+    """
     stay = [key for key in old if key in new]
     if stay != list(new)[: len(stay)]:
         return None
@@ -76,15 +96,11 @@ def diff(old: Mapping[str, bytes], new: Mapping[str, bytes]) -> Delta | None:
         before = old.get(key)
         if before == text:
             continue
-        if before is None or min(len(before), len(text)) < _WORTH:
-            whole[key] = text
-            continue
-        front = common_prefix(before, text)
-        back = common_suffix(before, text, min(len(before), len(text)) - front)
-        if front + back < len(text) // 4:
+        splice = splices[key] if key in splices else splice_of(before, text) if before is not None else None
+        if splice is None:
             whole[key] = text
         else:
-            within[key] = Splice(front, back, text[front : len(text) - back])
+            within[key] = splice
     return Delta(whole, within, [key for key in old if key not in new])
 
 

@@ -18,9 +18,9 @@ from techrevati.runtime.checkpoint import Checkpoint, _new_id
 from techrevati.store.calls import Call
 from techrevati.store.saver import calls, json_text
 from techrevati.store.saver.calls import Chain, Page
-from techrevati.store.saver.delta import Texts, diff
+from techrevati.store.saver.delta import diff
 from techrevati.store.saver.names import SaverKeys, check_saver, check_thread_name
-from techrevati.store.saver.record import Body, View, fold, last_of, texts_of, write
+from techrevati.store.saver.record import Body, View, Written, fold, last_of, texts_of, write
 from techrevati.store.sealing import KeyRing, Sealer
 
 KEY = "idempotency_key"
@@ -41,7 +41,8 @@ class Draft:
     keys: SaverKeys
     record: Checkpoint
     metadata: bytes
-    texts: Texts
+    state: Written
+    before: View | None
     key: str
     token: int | None
 
@@ -93,19 +94,21 @@ class Desk:
             BadName: the thread id could not be part of a key.
         """
         keys = self.keys(thread)
-        texts, copy = texts_of(state)
+        before = self.remembered(keys)
+        written = texts_of(state, before)
         known, known_copy = json_text.encode(dict(metadata)) if metadata else (b"{}", {})
         key = known_copy.get(KEY)
-        record = Checkpoint(_new_id(), thread, iso_now(), copy, parent_id, known_copy)
-        return Draft(keys, record, known, texts, key if isinstance(key, str) else "", token)
+        record = Checkpoint(_new_id(), thread, iso_now(), written.copy, parent_id, known_copy)
+        return Draft(keys, record, known, written, before, key if isinstance(key, str) else "", token)
 
     def put(self, draft: Draft, *, whole: bool = False) -> tuple[Call[int], View]:
         """Say the put, and what is to be remembered when it is done (with its number)."""
-        record, before = draft.record, None if whole else self.remembered(draft.keys)
-        made = View(record.id, 0, record.created_at, record.parent_id, draft.metadata, draft.texts, 0, 0)
+        record, state, before = draft.record, draft.state, None if whole else draft.before
+        made = View(record.id, 0, record.created_at, record.parent_id, draft.metadata, state.texts, 0, 0)
+        made.clear = state.clear
         delta = None
         if before is not None and before.number - before.base < WHOLE_EVERY - 1:
-            delta = diff(before.texts, draft.texts)
+            delta = diff(before.texts, state.texts, state.splices)
             if delta is not None and before.changes + delta.size > made.size:
                 delta = None
         after = ""
@@ -116,7 +119,7 @@ class Desk:
             record.created_at,
             record.parent_id,
             draft.metadata,
-            None if delta is not None else draft.texts,
+            None if delta is not None else state.texts,
             delta,
         )
         context = draft.keys.clock

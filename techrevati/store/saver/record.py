@@ -5,6 +5,7 @@ state, metadata ──▶ "F:<id> sealed" whole · "D12:<id> sealed" changes, on
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ import msgspec
 from techrevati.runtime.checkpoint import Checkpoint
 from techrevati.store.errors import PayloadTooLarge
 from techrevati.store.saver import json_text
-from techrevati.store.saver.delta import Delta, Texts, apply, apply_all
+from techrevati.store.saver.delta import Delta, Splice, Texts, apply, apply_all, splice_of
 from techrevati.store.sealing import SealBroken, Sealer
 
 
@@ -43,10 +44,17 @@ class View:
     """Bytes of the deltas since."""
     state: dict[str, Any] | None = None
     """Decoded, once it was asked for; never handed out."""
+    clear: set[str] | None = None
+    """Keys whose text does not contain "null", once that was asked for."""
 
     @property
     def size(self) -> int:
         return sum(map(len, self.texts.values())) + len(self.metadata)
+
+    def keys_without_null(self) -> set[str]:
+        if self.clear is None:
+            self.clear = {key for key, text in self.texts.items() if b"null" not in text}
+        return self.clear
 
     def checkpoint(self, thread: str) -> Checkpoint:
         """Give the record."""
@@ -122,14 +130,41 @@ def last_of(number: int, records: Sequence[bytes], sealer: Sealer, context: str)
     return View(body.id, number, body.created_at, body.parent_id, body.metadata, texts, on or number, changes)
 
 
-def texts_of(state: Mapping[str, object]) -> tuple[Texts, dict[str, object]]:
-    """Give a state as JSON text by top-level key, and a copy of it.
+@dataclass(slots=True)
+class Written:
+    """A state as JSON text by top-level key, with a copy of it, and what was found out on the way."""
+
+    texts: Texts
+    copy: dict[str, object]
+    clear: set[str]
+    splices: dict[str, Splice | None]
+
+
+def texts_of(state: Mapping[str, object], before: View | None = None) -> Written:
+    """Write a state; `before` is the one it probably shares most with.
 
     Raises:
         TypeError, ValueError: it is not JSON data.
     """
-    if set(map(type, state)) <= {str}:
-        pairs = {key: json_text.encode(value) for key, value in state.items()}
-        return {key: text for key, (text, _copy) in pairs.items()}, {key: copy for key, (_text, copy) in pairs.items()}
-    whole: dict[str, object] = json_text.encode(dict(state))[1]
-    return texts_of(whole)
+    if not set(map(type, state)) <= {str}:
+        state = json_text.encode(dict(state))[1]
+    made, known = Written({}, {}, set(), {}), before.keys_without_null() if before is not None else ()
+    for key, value in state.items():
+        old = before.texts[key] if before is not None and key in known else None
+        made.texts[key], made.copy[key] = json_text.encode(value, partial(_has_null, made, key, old))
+    return made
+
+
+def _has_null(made: Written, key: str, old: bytes | None, text: bytes) -> bool:
+    """Say if a text contains "null"; where the old one has none, what is new is looked at, and three bytes around."""
+    part = text
+    if old == text:
+        part = b""
+    elif old is not None:
+        splice = made.splices[key] = splice_of(old, text)
+        if splice is not None:
+            part = text[max(0, splice.front - 3) : len(text) - splice.back + 3]
+    if b"null" in part:
+        return True
+    made.clear.add(key)
+    return False

@@ -1,6 +1,6 @@
 """One gate in memory: what its hash and its four other keys hold, and the arithmetic of its buckets.
 
-A bucket is one number: the time (us since the gate's epoch) at which it was, or will be, empty.  So refill needs no
+A bucket is one number: the time (ns since the gate's epoch) at which it was, or will be, empty.  So refill needs no
 bookkeeping, a level below zero is a time ahead, and a start that is promised in the future is spent there.
 
 Twin: ``lua/_gate.lua``.  Source of the arithmetic: ITU-T I.371, the generic cell rate algorithm.
@@ -20,8 +20,8 @@ GRACE = 5 * S
 """A booking of no bucket is honoured while late by less."""
 SWEPT, PROMOTED, REPORTERS = 128, 64, 128
 SWEEP_EVERY, LATENCY_MIN = 20_000, 10_000
-PRIORITY = 30 * S
-"""A step of priority is worth so long a wait."""
+PRIORITY = 30_000 * S
+"""A step of priority is worth so long a wait (ns, as the line counts)."""
 CLOSED, OPEN, HALF_OPEN = 0, 1, 2
 FORCED_OPEN, DISABLED = 1, 2
 
@@ -56,8 +56,8 @@ class Gate:
     clock: int = 0
     minimum: int | None = None
     declared: dict[str, str] = field(default_factory=dict)
-    rates: dict[str, tuple[float, float]] = field(default_factory=dict)
-    levels: dict[str, float] = field(default_factory=dict)
+    rates: dict[str, tuple[float, int]] = field(default_factory=dict)
+    levels: dict[str, int] = field(default_factory=dict)
 
     state: int = CLOSED
     generation: int = 0
@@ -77,7 +77,7 @@ class Gate:
     used: int = 0
     limit: float = 0.0
     halved: int = 0
-    latency: float = 0.0
+    latency: int = 0
     slot_at: int = 0
 
     calls: dict[str, str] = field(default_factory=dict)
@@ -99,13 +99,18 @@ class Part:
     """What a call wants of one bucket."""
 
     name: str
-    each: float  # us per token
-    span: float  # us to fill it
+    each: float  # ns per token
+    span: int  # ns to fill it
     amount: float
+
+    @property
+    def charge(self) -> int:
+        """What it takes, in ns; rounded up, so many small ones never get more than one large one."""
+        return math.ceil(self.amount * self.each)
 
 
 def parts_of(flat: Sequence[str]) -> list[Part]:
-    return [Part(flat[i], float(flat[i + 1]), float(flat[i + 2]), float(flat[i + 3])) for i in range(0, len(flat), 4)]
+    return [Part(flat[i], float(flat[i + 1]), int(flat[i + 2]), float(flat[i + 3])) for i in range(0, len(flat), 5)]
 
 
 @dataclass(slots=True)
@@ -130,29 +135,29 @@ def enter(u: Unit, version: str | None) -> tuple[Gate, int]:
 # Buckets.
 
 
-def empty_at(g: Gate, part: Part, at: float) -> float:
-    """When the bucket was empty, as seen at `at`: never longer ago than it takes to fill."""
-    return max(g.levels.get(part.name, -math.inf), at - part.span)
+def empty_at(g: Gate, part: Part, at: int) -> int:
+    """When the bucket was empty, as seen at `at` (ns): never longer ago than it takes to fill."""
+    return max(g.levels[part.name], at - part.span)
 
 
-def start_of(g: Gate, parts: Sequence[Part], at: float) -> float:
-    """The first time, not before `at`, at which every bucket holds what is wanted."""
+def start_of(g: Gate, parts: Sequence[Part], at: int) -> int:
+    """The first time (ns), not before `at`, at which every bucket holds what is wanted."""
     start = at
     for part in parts:
         if part.amount > 0:
-            start = max(start, empty_at(g, part, at) + part.amount * part.each)
+            start = max(start, empty_at(g, part, at) + part.charge)
     return start
 
 
-def spend(g: Gate, parts: Sequence[Part], at: float) -> None:
+def spend(g: Gate, parts: Sequence[Part], at: int) -> None:
     for part in parts:
         if part.amount > 0:
-            g.levels[part.name] = empty_at(g, part, at) + part.amount * part.each
+            g.levels[part.name] = empty_at(g, part, at) + part.charge
 
 
-def shift(g: Gate, part: Part, at: float, amount: float) -> None:
+def shift(g: Gate, part: Part, at: int, amount: float) -> None:
     """Give tokens back (no more than the bucket can hold), or take them, into debt if need be."""
-    g.levels[part.name] = empty_at(g, part, at) - amount * part.each
+    g.levels[part.name] = empty_at(g, part, at) - math.floor(amount * part.each)
 
 
 # What ends by itself.
@@ -214,4 +219,4 @@ def costs_of(record: str, parts: Sequence[Part]) -> list[Part]:
 def grace_of(parts: Sequence[Part]) -> int:
     """How late a booking may be: what was kept for it could have been kept no longer."""
     spans = [part.span for part in parts if part.amount > 0]
-    return math.ceil(min(spans)) if spans else GRACE
+    return math.ceil(min(spans) / 1000) if spans else GRACE

@@ -60,7 +60,7 @@ def give_back(g: Gate, now: int, parts: Sequence[Part], key: str, record: str) -
     if record[0] == "f":
         for part in costs_of(record, parts):
             if part.amount > 0:
-                shift(g, part, now - g.epoch, part.amount)
+                shift(g, part, (now - g.epoch) * 1000, part.amount)
     elif record[0] == "l" and key in g.line:
         leave_line(g, key, costs_of(record, parts))
 
@@ -91,10 +91,10 @@ def promote(g: Gate, now: int, parts: Sequence[Part], horizon: float) -> None:
     for key, _ in sorted(g.line.items(), key=lambda entry: (entry[1], entry[0].encode()))[:PROMOTED]:
         record = g.bookings[key]
         costs = costs_of(record, parts)
-        at = math.ceil(start_of(g, costs, now - g.epoch))
+        at = math.ceil(start_of(g, costs, (now - g.epoch) * 1000) / 1000)
         if at - (now - g.epoch) > horizon:
             return
-        spend(g, costs, at)
+        spend(g, costs, at * 1000)
         g.virtual = max(g.virtual, float(record.split(" ")[1]))
         leave_line(g, key, costs)
         book(g, key, f"f {g.epoch + at} {costs_text(costs)}", g.epoch + at + grace_of(costs))
@@ -102,12 +102,12 @@ def promote(g: Gate, now: int, parts: Sequence[Part], horizon: float) -> None:
 
 def estimate(g: Gate, now: int, parts: Sequence[Part], ahead: int) -> int:
     """How long (us) the line ahead may take, by what those in it cost on average."""
-    zero, start = now - g.epoch, 0.0
+    zero, start = (now - g.epoch) * 1000, 0.0
     for part in parts:
         if part.amount > 0:
             mean = g.sums.get(part.name, 0.0) / len(g.line) if g.line else 0.0
             start = max(start, empty_at(g, part, zero) + (ahead * mean + part.amount) * part.each - zero)
-    return max(1, math.ceil(start))
+    return max(1, math.ceil(start / 1000))
 
 
 def gate_admit(
@@ -137,8 +137,8 @@ def gate_admit(
     slots, permits, pace, stage = int(slots_), int(permits_), int(pace_), int(stage_)
     stages = [int(one) for one in stages_.split()]
     ramp = stage * len(stages)
-    parts, zero = parts_of(buckets), now - int(epoch_)
-    epoch = int(epoch_)
+    parts, epoch = parts_of(buckets), int(epoch_)
+    zero = (now - epoch) * 1000
 
     def answer(code: int, wait: int, why: str, probe: int = 0) -> Reply:
         g.clock = now
@@ -217,14 +217,14 @@ def gate_admit(
     if paid != "f":
         if g.line and record[:1] != "l":
             promote(g, now, parts, horizon)
-        start = max(start, epoch + math.ceil(start_of(g, parts, zero)))
+        start = max(start, now + math.ceil((start_of(g, parts, zero) - zero) / 1000))
         if wants and (g.line or start - now > horizon):
             return _queue(g, now, parts, booking, tenant, float(weight_), int(priority_), reach, record, answer)
         wait = start - now
         if wait > 0 and (slots > 0 or wait > max_wait):
             if booking == "" or wait > reach:
                 return answer(0, wait, why)
-            spend(g, parts, start - epoch)
+            spend(g, parts, (start - epoch) * 1000)
             if paced:
                 g.pace_at = start + step
             book(g, booking, f"f {start} {costs_text(parts)}", start + grace_of(parts))
@@ -252,7 +252,7 @@ def gate_admit(
             if part.amount != made.amount:
                 shift(g, part, zero, made.amount - part.amount)
     else:
-        spend(g, parts, start - epoch)
+        spend(g, parts, (start - epoch) * 1000)
     if paced:
         g.pace_at = start + step
     if record:
@@ -328,7 +328,8 @@ def gate_settle(
 ) -> Reply:
     """Take a call's end: refund or debt, the slot, the evidence.  Once per call."""
     g, now = enter(u, version)
-    parts, zero, ramp, slots, step = parts_of(buckets), now - int(epoch_), int(ramp_), int(slots_), float(step_)
+    parts, zero = parts_of(buckets), (now - int(epoch_)) * 1000
+    ramp, slots, step = int(ramp_), int(slots_), float(step_)
 
     def answer(code: int) -> Reply:
         g.clock = now
@@ -348,9 +349,9 @@ def gate_settle(
         let_out = release(g, record)
         if slots > 0 and step > 0:
             _adapt(g, now, slots, float(least_), step, let_out, busy, outcome, slow_ == "1", overload == "1")
-    latency = float(latency_)
+    latency = int(latency_)
     if latency > 0:
-        g.latency = latency if g.latency == 0 else g.latency + 0.2 * (latency - g.latency)
+        g.latency = latency if g.latency == 0 else g.latency + math.floor(0.2 * (latency - g.latency))
     g.calls[call_id] = "-"
     if g.ends.get(f"c:{call_id}", 0) < now + KEEP:  # remembered until its lease would have ended, or longer
         ends_at(g, f"c:{call_id}", now + KEEP)
@@ -410,16 +411,16 @@ def gate_cancel(u: Unit, version: str, epoch_: str, booking: str, *buckets: str)
 def gate_feed(u: Unit, version: str, epoch_: str, hold_: str, pace_: str, ramp_: str, *told: str) -> Reply:
     """Move the gate to what the provider says: not before a time, no more than remains, full again when."""
     g, now = enter(u, version)
-    zero, hold, ramp = now - int(epoch_), int(hold_), int(ramp_)
+    zero, hold, ramp = (now - int(epoch_)) * 1000, int(hold_), int(ramp_)
     for i in range(0, len(told), 5):
-        name, each, span, remaining, reset = told[i], float(told[i + 1]), float(told[i + 2]), told[i + 3], told[i + 4]
+        name, each, span, remaining, reset = told[i], float(told[i + 1]), int(told[i + 2]), told[i + 3], told[i + 4]
         empty = empty_at(g, Part(name, each, span, 0), zero)
         if remaining != "":
-            empty = max(empty, zero - float(remaining) * each)
+            empty = max(empty, zero - math.floor(float(remaining) * each))
         if reset != "":
-            empty = max(empty, zero + int(reset) - span)
+            empty = max(empty, zero + int(reset) * 1000 - span)
         if hold > 0:
-            empty = max(empty, float(zero + hold))
+            empty = max(empty, zero + hold * 1000)
         g.levels[name] = empty
     if hold > 0:
         g.pace_at = max(g.pace_at, now + hold)
@@ -465,17 +466,17 @@ def gate_set(
     fresh = g.version == ""
     if fresh:
         g.epoch = now
-    zero = now - g.epoch
+    zero = (now - g.epoch) * 1000
     rates, levels = {}, {}
     for i in range(0, len(buckets), 3):
-        name, each, span = buckets[i], float(buckets[i + 1]), float(buckets[i + 2])
+        name, each, span = buckets[i], float(buckets[i + 1]), int(buckets[i + 2])
         if name in g.rates:
             # Its level stays what it was, in tokens.
             was, whole = g.rates[name]
             level = (zero - max(g.levels[name], zero - whole)) / was
-            levels[name] = zero - min(level, span / each) * each
+            levels[name] = math.ceil(zero - min(level, span / each) * each)
         else:
-            levels[name] = float(zero) if seed == "empty" else zero - span
+            levels[name] = zero if seed == "empty" else zero - span
         rates[name] = each, span
     g.rates, g.levels = rates, levels
     g.declared = {"digest": digest, "text": text, "by": by, "at": str(now), "revision": revision}
@@ -495,7 +496,7 @@ def gate_look(u: Unit) -> Reply:
         return [-13, ""]
     said = [g.declared["text"], g.declared["by"], g.declared["at"], g.declared["revision"]]
     state = [now, g.state, g.generation, left(g, now, 0), g.forced, g.failures, g.probes, g.used]
-    levels = [item for name in sorted(g.levels) for item in (name, f"{g.levels[name]:.17g}")]
+    levels = [item for name in sorted(g.levels) for item in (name, str(g.levels[name]))]
     return [1, "", g.version, str(g.epoch), *said, *state, f"{g.limit:.17g}", g.opens, len(g.line), levels]
 
 

@@ -1,6 +1,7 @@
 """Gates around `turn.model`, on a real Redis: who is let out, who waits, what is settled."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -271,3 +272,86 @@ async def test_a_breaker_that_opens_says_so_in_the_stream_of_the_run_that_opened
         run = await at.start()
         assert (await at.served(run)).output == "did without"
         assert ("gate.state", {"gate": "m", "state": "open"}) in await at.events(run)
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_tasks_of_a_turn_that_park_lose_no_answer_that_was_paid(
+    redis_url: str, fleet_name: str, grouped: bool
+) -> None:
+    asked: list[str] = []
+
+    class Asked(Model):
+        async def complete(self, request: ModelRequest) -> ModelReply:
+            asked.append(request.messages[0]["content"])
+            await asyncio.sleep(0.1)
+            return ModelReply(request.messages[0]["content"], 5, 10)
+
+    fleet = Fleet(fleet_name)
+    fleet.model("m", Asked())
+    fleet.gate("m", buckets={"rpm": BucketSpec("rpm", 2, 0.7)})
+
+    @fleet.agent("writer", retry=Retry(tries=1))
+    async def write(turn: Turn) -> Outcome:
+        if grouped:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(turn.model("m", word)) for word in ("a", "b", "c")]
+            return turn.complete([task.result().text for task in tasks])
+        replies = await asyncio.gather(*(turn.model("m", word) for word in ("a", "b", "c")))
+        return turn.complete([reply.text for reply in replies])
+
+    async with desk(fleet, redis_url) as at:
+        run = await at.start()
+        record = await at.served(run)
+        assert (record.why, record.home, sorted(asked)) == ("gate:m", "due", ["a", "b"])
+        async with asyncio.timeout(10):
+            while (record := await at.record(run)).status != "completed":
+                await asyncio.to_thread(sweep, at.client, run.id)
+                await at.ticket(run)
+                await asyncio.sleep(0.02)
+    assert record.output == ["a", "b", "c"] and sorted(asked) == ["a", "b", "c"]
+
+
+async def test_a_group_of_tasks_in_which_one_fails_has_failed(redis_url: str, fleet_name: str) -> None:
+    fleet = Fleet(fleet_name)
+    fleet.model("m", Model())
+    fleet.gate("m", buckets={"rpm": BucketSpec("rpm", 1, 0.1)})
+
+    @fleet.agent("writer", retry=Retry(tries=1))
+    async def write(turn: Turn) -> Outcome:
+        async def fail() -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(30)
+            raise ValueError("no")
+
+        await turn.model("m", "first")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(turn.model("m", "second"))
+            group.create_task(fail())
+        return turn.complete()
+
+    async with desk(fleet, redis_url) as at:
+        record = await at.served(await at.start())
+    assert record.status == "dead" and record.error["type"] == "ValueError"
+
+
+@pytest.mark.parametrize("routed", [False, True])
+async def test_a_model_that_never_answers_times_out_and_counts_against_it(
+    redis_url: str, fleet_name: str, routed: bool
+) -> None:
+    model = Model()
+    model.go.clear()
+    fleet = Fleet(fleet_name)
+    fleet.model("m", model)
+    fleet.model("only", RoutedModel(["m"]))
+    fleet.gate("m", failure_threshold=1, concurrency=1)
+
+    @fleet.agent("writer", retry=Retry(tries=1))
+    async def write(turn: Turn) -> Outcome:
+        await turn.model("only" if routed else "m", "hello", timeout=0.1)
+        return turn.complete()
+
+    async with desk(fleet, redis_url) as at:
+        record = await at.served(await at.start())
+        assert record.status == "dead" and record.error["failure"] == "llm_timeout"
+        [gate] = await asyncio.to_thread(at.client.gates)
+    assert (gate.state, gate.slots_used) == ("open", 0)

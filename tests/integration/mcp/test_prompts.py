@@ -10,7 +10,7 @@ from tests.integration.mcp.conftest import WebServer
 from tests.integration.mcp.test_connection import until
 from tests.unit.agent.scripted import Script, World, agent, calls, said
 
-QUICK = Patience(connect=15.0, call=10.0, backoff=0.05)
+QUICK = Patience(connect=30.0, call=10.0, backoff=0.05)
 
 
 async def test_12_3_a_server_s_prompt_is_taken_up_like_any_skill(stdio: StdioServer) -> None:

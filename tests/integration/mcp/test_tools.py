@@ -21,7 +21,7 @@ from techrevati.agent.tools import ToolError, ToolProgress, ToolResult, ToolSet,
 from tests.integration.mcp.conftest import WebServer
 from tests.unit.agent.scripted import Script, World, agent, calls, said, tool_results, types
 
-QUICK = Patience(connect=15.0, call=3.0, backoff=0.05)
+QUICK = Patience(connect=30.0, call=3.0, backoff=0.05)
 
 
 async def call(tools: ToolSet, name: str, arguments: object, told: list[ToolProgress] | None = None) -> ToolResult:

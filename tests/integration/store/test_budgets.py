@@ -348,6 +348,42 @@ def test_fail_open_admits_what_nobody_counts(private_redis: EmbeddedRedis, fleet
     till.store.close()
 
 
+@pytest.mark.parametrize("policy", ["fail_closed", "fail_open", "local"])
+async def test_an_event_loop_does_the_same_without_redis(
+    private_redis: EmbeddedRedis, fleet_name: str, policy: str
+) -> None:
+    said: list[str] = []
+    store = AsyncStore(private_redis.url, patience=0.2)
+    limits = Limits(run=(Limit.usd(1),))
+    budget = AsyncBudget(
+        store, fleet_name, limits=limits, on_store_error=policy, report=lambda kind, fields: said.append(kind)
+    )
+    before = await budget.reserve(SCOPE, "before", Cost(10 * CENT), timeout=30)
+    await asyncio.to_thread(private_redis.stop)
+    if policy == "fail_closed":
+        with pytest.raises(StoreUnreachable):
+            await budget.reserve(SCOPE, "c1", Cost(60 * CENT), timeout=30)
+    else:
+        made = await budget.reserve(SCOPE, "c1", Cost(60 * CENT), timeout=30)
+        assert made.is_local == (policy == "local")
+        again = budget.reserve(SCOPE, "c2", Cost(60 * CENT), timeout=30)
+        if policy == "local":
+            with pytest.raises(BudgetRefused):
+                await again
+        else:
+            assert (await again).state is State.UNCHECKED
+        await budget.release(made)
+    assert await budget.settle(before, Cost(7 * CENT)) is State.OWED
+    await asyncio.to_thread(private_redis.start)
+    budget._office.fallback._away_until = 0.0
+    await budget.reserve(SCOPE, "after", Cost(CENT), timeout=30)
+    account = (await budget.look("acme")).levels["tenant"].account()
+    assert (account.spent, account.reserved) == (7 * CENT, CENT)
+    first = {"fail_closed": "budget_refused_unreachable", "fail_open": "budget_unchecked", "local": "budget_local"}
+    assert said[0] == first[policy]
+    await store.close()
+
+
 def test_local_books_hold_the_declared_limits_in_one_process(private_redis: EmbeddedRedis, fleet_name: str) -> None:
     till = away(private_redis, fleet_name, "local")
     made = till.reserve("c1", 80)

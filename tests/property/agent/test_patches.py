@@ -78,6 +78,7 @@ def test_replay_equals_rebuild(document: Document, patches: list[Patch], keep: i
 
 
 @given(OBJECTS, st.lists(st.one_of(EASY_OPS, EASY_OPS, OPS), max_size=8).map(lambda ops: Patch(tuple(ops))))
+@example({}, Patch((Delete(("a",)), Delete(("a", "a")), Set(("a",), None))))
 @example({"a": 5}, Patch((Set(("a", "b"), 1), Append(("a", "b"), 2))))
 @example({}, Patch((Set(("a", "b"), 1), Delete(("a", "b")))))
 @example({"a": [1]}, Patch((Set(("a", "b"), 1), Set(("a", 0), 2), Set(("a", "b"), 3))))

@@ -53,7 +53,7 @@ def take(store: SyncStore, keys: GateKeys) -> Gate:
         elif colon and kind == "x":
             gate.quarantined[rest] = int(value)
         elif colon and kind == "z":
-            gate.levels[rest] = float(value)
+            gate.levels[rest] = int(value)
         elif colon and kind in ("u", "k"):
             rates.setdefault(rest, [0.0, 0.0])["uk".index(kind)] = float(value)
         elif name in WHOLE:
@@ -67,10 +67,10 @@ def take(store: SyncStore, keys: GateKeys) -> Gate:
         elif name == "lim":
             gate.limit = float(value)
         elif name == "la":
-            gate.latency = float(value)
+            gate.latency = int(value)
         else:
             assert name in ("ln", "names", "min"), name
-    gate.rates = {name: (each, span) for name, (each, span) in rates.items()}
+    gate.rates = {name: (each, int(span)) for name, (each, span) in rates.items()}
     gate.ends = {name: int(at) for name, at in pairs(store.command("ZRANGE", keys.ends, 0, -1, "WITHSCORES")).items()}
     line = pairs(store.command("ZRANGE", keys.line, 0, -1, "WITHSCORES"))
     gate.line = {name: float(rank) for name, rank in line.items()}

@@ -18,6 +18,7 @@ from techrevati.store.records import pairs
 from techrevati.store.saver import calls, json_text
 from techrevati.store.saver.delta import Delta, apply, apply_all, common_prefix, common_suffix, diff
 from techrevati.store.saver.names import SaverKeys
+from techrevati.store.saver.record import View, texts_of
 from techrevati.store.sealing import KeyRing, SealBroken, Sealer, UnknownKey, WrongKey
 from techrevati.store.sync import SyncStore
 from techrevati.store.twin.savers import Line, speak
@@ -202,6 +203,20 @@ def test_a_value_reads_as_json_would_read_it(value: Any) -> None:
     assert json.loads(text) == json_text.decode(text) == expected
     assert json.dumps(json_text.decode(text)) == json.dumps(expected)
     assert json.dumps(copied) == json.dumps(expected)
+
+
+@given(st.lists(values, min_size=2, max_size=4), st.integers(0, 3))
+def test_a_state_is_written_the_same_whatever_was_before_it(states: list[Any], nans: int) -> None:
+    before: View | None = None
+    for n, value in enumerate(states):
+        state = {"v": ["x" * 40, value, math.nan if n < nans else None, "y" * 40], "w": value}
+        made, plain = texts_of(state, before), texts_of(state)
+        assert (made.texts, json.dumps(made.copy)) == (plain.texts, json.dumps(plain.copy))
+        assert made.clear <= {key for key, text in made.texts.items() if b"null" not in text}
+        assert json.dumps({key: json_text.decode(text) for key, text in made.texts.items()}) == json.dumps(state)
+        if before is not None and (delta := diff(before.texts, made.texts, made.splices)) is not None:
+            assert apply(before.texts, delta) == made.texts
+        before = View("id", n, "", None, b"{}", made.texts, n, 0, None, made.clear)
 
 
 def test_not_a_number_stays_one_beside_null() -> None:

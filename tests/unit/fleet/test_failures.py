@@ -2,9 +2,14 @@
 
 import pytest
 
+from techrevati.fleet.calling import Refused
 from techrevati.fleet.failures import Retry, TurnTimedOut, UnknownAgent, classify, describe
+from techrevati.fleet.model_failures import ModelFailed
 from techrevati.fleet.models import RetryLater, UnknownModel
+from techrevati.fleet.sdks import NoProvider
+from techrevati.store.budgets import BudgetRefused
 from techrevati.store.errors import NotJson, PayloadTooLarge, StepInDoubt
+from techrevati.store.gates import CostTooLarge, GateRefused
 
 
 class Http(Exception):
@@ -33,6 +38,12 @@ class Http(Exception):
         (Http(401), "validation_error"),
         (Http(302), "llm_error"),
         (KeyError("x"), "llm_error"),
+        (ModelFailed("m", "context_overflow", "too long", 400), "context_overflow"),
+        (NoProvider("openai", "no key"), "validation_error"),
+        (Refused("m", "rate", 3.0), "rate_limit"),
+        (GateRefused("m", "forced", None), "dependency_failed"),
+        (CostTooLarge("m", "rpm", 9, 1), "validation_error"),
+        (BudgetRefused("acme", "tenant", "usd.day", 5, 4, 1, 2), "limit_exceeded"),
     ],
 )
 def test_failures_are_classed_by_type_and_status(error: Exception, failure: str) -> None:

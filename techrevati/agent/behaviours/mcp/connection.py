@@ -44,6 +44,7 @@ OnProgress = Callable[[float, float | None, str | None], None]
 IDEMPOTENCY_KEY = "techrevati/idempotency-key"
 """In a call's ``_meta``: the same for every attempt of one tool call."""
 _CLOSING = 10.0  # s; a program has 4 of them to end by itself
+_LISTEN_AGAIN = 1.0  # s
 _MOST_PAGES = 100
 
 
@@ -251,7 +252,7 @@ class McpConnection:
             self.connects += 1
             self._client, self._cause = client, None
             self._up.set()
-            listening = asyncio.create_task(self._listen(client, lost))
+            listening = asyncio.create_task(self._listen(client))
             try:
                 await self._until_lost(client, lost)
             finally:
@@ -274,7 +275,7 @@ class McpConnection:
                     self.tools = await self._list(client)
                 except (MCPError, AgentError) as error:  # the last good look stands
                     log.warning("MCP server %s: its tools cannot be listed: %s", self.server.name, error)
-                    if is_timeout(error):
+                    if isinstance(error, MCPError) and (is_timeout(error) or is_loss(error)):
                         lost.set()
         finally:
             gone.cancel()
@@ -295,14 +296,24 @@ class McpConnection:
         if isinstance(message, ToolListChangedNotification):
             self._stale.set()
 
-    async def _listen(self, client: Client, lost: asyncio.Event) -> None:
-        """Hear of changed tools where the protocol asks for a subscription; older ones tell unasked."""
-        try:
-            async with client.listen(tools_list_changed=True) as changes:
-                self._stale.set()  # what changed since the first look was told to nobody
-                async for _ in changes:
-                    self._stale.set()
-        except ListenNotSupportedError:
-            return
-        except Exception as error:  # noqa: BLE001  the stream is a convenience; calls tell whether the server lives
-            log.debug("MCP server %s: no news of its tools: %s", self.server.name, error)
+    async def _listen(self, client: Client) -> None:
+        """Hear of changed tools where the protocol asks for a subscription; older ones tell unasked.
+
+        A subscription that ends has the owner look at the tools: if the server is gone, that shows it.
+        """
+        while True:
+            heard = False
+            try:
+                async with client.listen(tools_list_changed=True) as changes:
+                    heard = True
+                    self._stale.set()  # what changed since the first look was told to nobody
+                    async for _ in changes:
+                        self._stale.set()
+            except ListenNotSupportedError:
+                return
+            except Exception as error:  # noqa: BLE001  the stream is a convenience; calls tell whether the server lives
+                log.debug("MCP server %s: no news of its tools: %s", self.server.name, error)
+            if not heard:
+                return
+            self._stale.set()
+            await asyncio.sleep(_LISTEN_AGAIN)

@@ -1,8 +1,8 @@
 """Permission rules that a thread remembers: they come, and they can be revoked.
 
-    permission_policy     thread   what people answered "for this conversation", and what the app set
-    permissions_session   run      what people answered "for this session"
-    permissions_in_force  run      what the agent declares and inherited, for its sub-agents to read
+    permission_policy       thread   what people answered "for this conversation", and what the app set
+    __permissions_session   run      what people answered "for this session"
+    __permissions_in_force  run      what the agent declares and inherited, for its sub-agents to read
 
 Rules stand in an observed-remove set, so that parallel writers join and a revoked rule is gone.
 """
@@ -102,7 +102,7 @@ class PermissionPolicy(_Rules):
 
 
 class SessionPermissions(_Rules):
-    PATH: ClassVar[Path] = ("permissions_session",)
+    PATH: ClassVar[Path] = ("__permissions_session",)
     SCOPE = StateScope.RUN
     NAME = "SessionPermissions"
 
@@ -145,7 +145,7 @@ class InForce(msgspec.Struct, frozen=True):
 
 
 class PermissionsInForce(StateSpec):
-    PATH: ClassVar[Path] = ("permissions_in_force",)
+    PATH: ClassVar[Path] = ("__permissions_in_force",)
     SCOPE = StateScope.RUN
     NAME = "PermissionsInForce"
     ACTION = InForce

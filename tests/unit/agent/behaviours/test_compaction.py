@@ -151,7 +151,7 @@ async def test_12_1_a_gain_below_1024_tokens_is_not_worth_it() -> None:
     model = Scripted()
     await request(model, long_recent)
     assert model.asked == [], "there is too little before the recent messages"
-    assert document["compaction"]["tried_at"] == 13
+    assert document["__compaction"]["tried_at"] == 13
 
 
 def asking(*ids: str, run_id: str | None = None) -> Message:
@@ -199,7 +199,7 @@ async def test_12_1_what_the_user_said_last_stays_word_for_word() -> None:
 
 
 async def test_12_1_a_boundary_that_is_not_in_the_thread_is_ignored() -> None:
-    document = {"compaction": {"until": "gone", "summary": "old"}}
+    document = {"__compaction": {"until": "gone", "summary": "old"}}
     messages = talk(4)
     _, sent = await request(Scripted(), messages, document)
     assert sent[1:] == tuple(messages)

@@ -88,7 +88,7 @@ async def test_12_9_an_unknown_persona_is_an_error_that_names_the_known_ones() -
 
 
 async def test_12_9_a_persona_that_is_gone_after_a_deploy_is_the_agent_itself() -> None:
-    assert await gate(HandOff([CLERK]), {"persona": {"active": "lawyer"}}, "pay") == ()
+    assert await gate(HandOff([CLERK]), {"__persona": {"active": "lawyer"}}, "pay") == ()
 
 
 def test_12_9_the_persona_ends_with_the_run() -> None:

@@ -25,6 +25,7 @@ from techrevati.agent.threads.message import Role
 from techrevati.agent.tool_context import ToolCallContext
 from techrevati.agent.tools import ToolDescriptor, ToolExecutionEffect, ToolResult
 from techrevati.agent.typed_tool import FunctionTool, tool
+from tests.unit.agent.behaviours.contexts import reduced
 from tests.unit.agent.scripted import Script, World, agent, calls, of_type, said, tool_results, types, until
 
 RM = {"command": "rm x"}
@@ -61,6 +62,21 @@ async def test_12_4_a_question_is_told_answered_and_remembered_across_runs() -> 
     await world.run("again")
     assert done == ["rm x", "rm x"], "not asked a second time"
     assert "permission_policy" in await world.state()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_12_4_a_client_that_sends_a_state_cannot_send_permissions(is_new: bool) -> None:
+    run, done = shell()
+    forged = reduced({}, AnyStateAction.new(PermissionPolicy, AddRule("allow *")))
+    forged |= {"__permissions_session": forged["permission_policy"], "theme": "dark"}
+    model = Script(*([] if is_new else [said("hi")]), calls(("c1", "shell", RM)))
+    world = World(model, agent(tools=(run,), behaviors=(Permissions(),)))
+    if not is_new:
+        await world.run()
+    outcome, _ = await world.run("now", state=forged)
+    assert isinstance(outcome, Suspended)
+    assert done == []
+    assert (await world.state())["theme"] == "dark"
 
 
 async def test_12_4_an_answer_for_once_is_asked_again() -> None:

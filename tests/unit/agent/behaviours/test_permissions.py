@@ -256,10 +256,10 @@ async def test_12_4_tools_that_are_always_denied_are_hidden_from_the_model() -> 
 )
 async def test_12_4_unreadable_state_asks(stored: Any) -> None:
     permissions = Permissions(["allow *", "deny mail"])
-    for place in ("permission_policy", "permissions_session"):
+    for place in ("permission_policy", "__permissions_session"):
         assert only(await gate(permissions, {place: stored}), Suspend)
         assert only(await gate(permissions, {place: stored}, tool="mail"), Block)
-    assert only(await gate(permissions, {"permissions_in_force": "nonsense"}), Suspend)
+    assert only(await gate(permissions, {"__permissions_in_force": "nonsense"}), Suspend)
 
 
 class Threads:

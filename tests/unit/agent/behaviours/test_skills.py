@@ -130,7 +130,7 @@ async def test_12_3_grants_last_for_the_run_and_can_be_switched_off(root: Path) 
     assert state_at(document, ActiveSkills) is not None
     careful = Skills(DirectorySkills(root), SkillPolicy(grant_tools=False))
     effect = await use(careful, "skill", {"name": "report"})
-    assert "permissions_session" not in reduced({}, list(effect.actions))
+    assert "__permissions_session" not in reduced({}, list(effect.actions))
 
 
 async def test_12_3_a_resource_is_read_with_digest_and_truncation_flag(root: Path) -> None:

@@ -29,6 +29,7 @@ from techrevati.agent.actions import (
     checked,
 )
 from techrevati.agent.behavior import AgentBehavior
+from techrevati.agent.building import build
 from techrevati.agent.context import ReadOnlyContext
 from techrevati.agent.endings import NATURAL_END, stopped
 from techrevati.agent.errors import WiringError
@@ -484,8 +485,8 @@ def test_2_6_ids_are_unique_and_reserved_ones_refused() -> None:
 def test_2_6_system_behaviors_come_first_and_the_stop_policy_last() -> None:
     from techrevati.agent.definition import SubAgentSpec
 
-    world = World(Script(), agent(behaviors=(hook("run_start", None, id="mine"),), sub_agents=(SubAgentSpec("s"),)))
-    assert [b.id for b in world.agents["a"].behaviors] == ["agent_tools", "agent_recovery", "mine", "stop_policy"]
+    made = build(agent(behaviors=(hook("run_start", None, id="mine"),), sub_agents=(SubAgentSpec("s"),)))
+    assert [b.id for b in made.behaviors] == ["agent_tools", "agent_recovery", "mine", "stop_policy"]
 
 
 def test_2_1_behaviors_may_ask_for_an_order() -> None:

@@ -209,6 +209,21 @@ async def test_4_1_a_tools_actions_apply_before_the_behaviors_of_after_tool_exec
     assert [a["payload"] for c in changes for a in c.actions if a["state_type_name"] == "Count"] == [3]
 
 
+async def test_4_1_a_tool_may_own_states_and_a_state_nobody_owns_is_refused() -> None:
+    def act() -> ToolExecutionEffect:
+        """Act."""
+        return ToolExecutionEffect(ToolResult.success("act"), (vote(3),))
+
+    owning, bare = tool(states=(Votes,))(act), tool(act)
+    for made, status in ((owning, "success"), (bare, "error")):
+        world = World(Script(calls(("c1", "act", {})), "ok"), agent(tools=(made,)))
+        await world.run()
+        result = tool_results((await world.thread()).messages)["c1"]
+        assert result["status"] == status
+        assert (await world.state()).get("votes") == ({"total": {"c1": 3}} if made is owning else None)
+    assert "Votes" in result["message"]
+
+
 # -- 4.2 -------------------------------------------------------------------------------------------
 
 

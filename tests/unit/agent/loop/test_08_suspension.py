@@ -15,6 +15,7 @@ from techrevati.agent.errors import RunNotActive
 from techrevati.agent.events import DecisionRefused, ToolCallDone, ToolCallResumed
 from techrevati.agent.loop.outcome import Finished, Suspended
 from techrevati.agent.loop.records import OnSuspend
+from techrevati.agent.loop.step import RunNotPrepared
 from techrevati.agent.suspension import (
     DefaultDecision,
     PendingToolCall,
@@ -398,8 +399,52 @@ async def test_8_4_new_user_input_abandons_what_waited() -> None:
     await world.run()
     outcome, _ = await world.run("forget it")
     assert isinstance(outcome, Finished) and outcome.response == "never mind"
+    shown = [m.content for m in world.model.requests[1].messages if m.tool_call_id]
+    assert len(shown) == 1 and "the user went on without this call" in shown[0], "the model knows"
     _, events = await world.run(None, run_id="r3", initial_decisions=(resume("c1"),))
     assert bank.paid == [] and of_type(events, ToolCallResumed) == []
+
+
+async def test_8_4_a_continuation_brings_messages_and_decisions_and_both_count() -> None:
+    bank, world = bank_world(PAY_TWICE, "done")
+    first, _ = await world.run()
+    old = first.checkpoint.document["__run"]["id"]
+    outcome, _ = await world.run("and be quick", parent_run_id=old, initial_decisions=(resume("fc_c1"),))
+    assert isinstance(outcome, Finished) and outcome.response == "done"
+    assert [p[0] for p in bank.paid] == ["c1"], "the one that was decided went on, the other was abandoned"
+    record = await world.store.load_run(outcome.checkpoint.document["__run"]["id"])
+    assert record.parent_run_id == old
+    view = world.model.requests[-1].messages
+    assert [(m.tool_call_id, "went on without" in m.content) for m in view if m.tool_call_id] == [
+        ("c1", False),
+        ("c2", True),
+    ]
+
+
+async def test_8_4_decisions_alone_go_to_the_live_run_of_the_thread() -> None:
+    bank, world = bank_world(PAY, "paid")
+    stream = await world.start(on_suspend=OnSuspend.PARK)
+    await until(lambda: stream.waiting)
+    same = await world.start(None, initial_decisions=(resume("c1"),))
+    assert same is stream
+    outcome = await stream.result()
+    assert isinstance(outcome, Finished) and outcome.response == "paid" and len(bank.paid) == 1
+
+
+async def test_8_4_a_parked_run_is_taken_up_by_another_process() -> None:
+    bank, world = bank_world(PAY)
+    stream = await world.start(on_suspend=OnSuspend.PARK)
+    await until(lambda: stream.waiting)
+    assert stream._task is not None
+    stream._task.cancel()
+    later = World(Script("paid"), agent(tools=(bank.tool,), behaviors=(Approval(),)), store=world.store, new_id=new_id)
+    taken_up = await later.driver.resume("t")
+    taken_up.submit_decision(resume("c1"))
+    outcome = await taken_up.result()
+    assert isinstance(outcome, Finished) and outcome.response == "paid" and len(bank.paid) == 1
+    assert taken_up.run_id == stream.run_id
+    with pytest.raises(RunNotPrepared, match="'nowhere' has no prepared run"):
+        await later.driver.resume("nowhere")
 
 
 async def test_8_4_a_run_that_is_over_refuses_decisions() -> None:

@@ -360,7 +360,7 @@ async def test_9_3_fork_context_comes_before_the_prompt() -> None:
 
 async def test_9_3_the_advertisement_is_limited() -> None:
     many = tuple(SubAgentSpec(f"agent{n:03}", "d" * 300) for n in range(100))
-    world = World(Cast(boss=Script("ok")), boss(sub_agents=many))
+    world = World(Cast(boss=Script("ok")), boss(sub_agents=many), *(agent(id=spec.id) for spec in many))
     await world.run()
     prompt = world.model.scripts["boss"].requests[0].messages[0].content
     assert prompt.count("- agent") == 52 and len(prompt.encode()) < 17 * 1024

@@ -231,6 +231,31 @@ async def test_13_4_one_progress_update_is_one_full_snapshot_with_its_lineage() 
     assert (chart.message_id, chart.activity_type, chart.content) == ("stream", "chart", {"points": 3})
 
 
+async def test_13_4_a_sync_tool_tells_its_progress_from_its_thread_and_before_it_is_done() -> None:
+    import threading
+
+    threads: list[int] = []
+
+    @tool
+    def count(ctx: ToolCallContext) -> int:
+        """Count in a thread."""
+        threads.append(threading.get_ident())
+        for n in range(5):
+            ctx.report_progress(ToolProgress(loaded=n))
+        return 5
+
+    world = World(Script(calls(("c1", "count", {})), "ok"), agent(tools=(count,)))
+    stream = await world.start()
+    told: list[int] = []
+    stream._listeners = (lambda envelope: told.append(threading.get_ident()),)
+    await stream.result()
+    got = [envelope async for envelope in stream.events]
+    assert [e.content["loaded"] for e in of_type(got, events.ActivitySnapshot)] == [0, 1, 2, 3, 4]
+    order = types(got)
+    assert order.index("tool_call_done") > max(n for n, kind in enumerate(order) if kind == "activity_snapshot")
+    assert threads[0] not in told, "nobody is told from the tool's thread"
+
+
 async def test_a_sink_that_fails_does_not_harm_the_run() -> None:
     world = World(Script("hi"), agent())
     stream = await world.start()

@@ -152,6 +152,13 @@ def test_14_6_what_does_not_fit_is_found_when_the_agent_is_built(options: Any, t
     assert "fix:" in str(refused.value)
 
 
+def test_14_6_an_unknown_model_is_found_when_it_can_be() -> None:
+    made = agent(model="m", fallback_models=("nowhere:x",))
+    assert build(made)
+    with pytest.raises(WiringError, match="model 'nowhere:x' is unknown"):
+        build(made, knows_model={"m"}.__contains__)
+
+
 @pytest.mark.parametrize("name", sorted(RESERVED))
 def test_14_6_reserved_behavior_ids_are_refused(name: str) -> None:
     from techrevati.agent.behavior import AgentBehavior
