@@ -125,7 +125,7 @@ class Children(Mapping[str, Child]):
     ) -> str:
         """Start a child, or find the one that this turn started under the key; gives its run id.
 
-        It has the parent's tenant, project and seniority, and at most its deadline.  `thread_id` is an earlier
+        It has the parent's tenant, project, budget and seniority, and at most its deadline.  `thread_id` is an earlier
         child's, to go on with its conversation; `run_id`, if it is given, is derived and stands for itself.
 
         Raises:
@@ -139,6 +139,7 @@ class Children(Mapping[str, Child]):
         fields = {"input": encode(input, "input", limit)}
         if metadata:
             fields["meta"] = encode(dict(metadata), "metadata", limit)
+        fields["root"] = self._fields.get("root") or f"{self._run_id} {self._fields['thread']}"
         if project := self._fields.get("project"):
             fields["project"] = project
         if trace := current_traceparent() or self._fields.get("trace"):

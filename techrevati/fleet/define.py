@@ -51,6 +51,7 @@ def agent_function(
     agent = build(definition)
 
     async def take(turn: Turn) -> Outcome:
+        said = list(turn.messages.added)
         opening, steering = _opened(turn)
         stored = tuple(loop_message(said, place) for place, said in enumerate(turn.messages))
         ids = DerivedIds(f"{turn.run_id}:{turn.number}", turn.created_ms)
@@ -69,6 +70,9 @@ def agent_function(
             outcome = await step(agent, start, ports)
         except Through as through:
             raise through.error from through
+        except BaseException:
+            turn.messages.extend(said)  # a cancelled turn keeps what was said to it
+            raise
         turn.messages.extend(_wire(message) for message in outcome.checkpoint.messages[len(stored) :])
         _keep(turn, outcome.checkpoint.document)
         return _ended(turn, outcome)

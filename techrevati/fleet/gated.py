@@ -46,7 +46,8 @@ class GatedCalls:
 
     def __init__(self, house: Gatehouse, turn: Turn, ordinal: int) -> None:
         self._house, self._turn = house, turn
-        self._scope = Scope(turn.tenant, turn.project_id, turn.thread_id, turn.run_id)
+        run_id, thread_id = turn.root  # what a sub-agent spends, its parent's budget pays
+        self._scope = Scope(turn.tenant, turn.project_id, thread_id, run_id)
         self._booking = f"{turn.run_id}:{turn.number}:{ordinal}"
         self._place = f"place:{ordinal}"
         self._parts = ordinal * PARTS

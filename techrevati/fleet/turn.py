@@ -227,6 +227,12 @@ class Turn:
         return int(text) / 1e6 if text else None
 
     @property
+    def root(self) -> tuple[str, str]:
+        """Run and thread at the top of the tree of sub-agents that this run is in: its own, if nobody sent it out."""
+        run_id, _, thread_id = self._fields.get("root", "").partition(" ")
+        return (run_id, thread_id) if run_id else (self.run_id, self.thread_id)
+
+    @property
     def version(self) -> int:
         """The thread's version that this turn builds on; 0 before its first."""
         return self._version

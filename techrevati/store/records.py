@@ -213,7 +213,7 @@ class Checkpoint:
 _GRANT_CORE = ("tenant", "thread", "role", "turn", "attempt", "maxa", "cancel")
 _GRANT_MORE = (
     *("agent", "fails", "hops", "input", "handed", "meta", "trace", "deadline"),
-    *("project", "parent", "inbox_n", "created"),
+    *("project", "parent", "inbox_n", "created", "root"),
 )
 
 

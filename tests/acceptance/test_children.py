@@ -131,6 +131,9 @@ def test_stopping_a_run_stops_its_whole_tree(cluster: Cluster, client: Client) -
     held = [one for one in tree if one.status().agent == "hold.beta"]
     for one in held:
         cluster.wait_told(f"hold {one.id}")
+    root = f"{run.id} {run.status().thread_id}"  # whose budget pays for the whole tree
+    paid_by = {client.store.command("HGET", cluster.keys(one.id).run(one.id), "root") for one in tree[1:]}
+    assert paid_by == {root}
     run.cancel("enough")
     for one in held:
         cluster.wait_told(f"stopped {one.id}", timeout=5)

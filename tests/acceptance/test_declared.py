@@ -155,6 +155,15 @@ def test_cancelled_parent_stops_its_sub_agents(cluster: Cluster, client: Client)
         run.result(timeout=5)
 
 
+def test_cancelled_run_keeps_what_was_said_to_it(cluster: Cluster, client: Client) -> None:
+    run = listed(client, ["hold", {"name": "never"}], thread_id="unanswered")
+    cluster.wait_told(f"held {run.id}")
+    run.cancel("enough")
+    eventually(lambda: run.status().status == "cancelled", "it stops", 10)
+    assert [one["role"] for one in client.thread("unanswered").messages().messages] == ["user"]
+    assert answer(listed(client, ADD, thread_id="unanswered"))["results"] == [5]
+
+
 def test_fork_of_a_declared_run_goes_on_from_its_step(client: Client) -> None:
     run = listed(client, ADD, ["add", {"a": 1, "b": 1}])
     assert answer(run)["results"] == [5, 2]

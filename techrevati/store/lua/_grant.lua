@@ -10,7 +10,7 @@ local function granted(r, lease_us, worker, inline)
     messages = call('LRANGE', K('msgs', t.name), 0, -1)
   end
   local more = call('HMGET', K('run', r.id), 'agent', 'fails', 'hops', 'input', 'handed', 'meta', 'trace', 'deadline',
-    'project', 'parent', 'inbox_n', 'created')
+    'project', 'parent', 'inbox_n', 'created', 'root')
   return { r.id, r.token, f0(lease_us), NOWS, { r.tenant, r.thread, r.role, r.turn, r.attempt, r.maxa, r.cancel },
     more, more[11] and call('HGETALL', K('inbox', r.id)), r.j ~= '' and call('HGETALL', K('journal', r.id)),
     { t.version, t.commit, t.n, t.spans, t.full, t.since, t.bytes }, entries, messages }

@@ -95,6 +95,7 @@ def granted(u: Unit, run: Run, worker: str, inline: int) -> list[Any]:
     own = {"handed": run.handed, "deadline": str(run.deadline or "")}
     kept = [own.get(name) or run.extra.get(name, "") for name in MORE]
     more = [run.agent, run.fails, run.hops, *kept, run.parent, run.inbox_n or "", run.created]
+    more.append(run.extra.get("root", ""))
     inbox = list(chain.from_iterable((entry_id, e.text()) for entry_id, e in run.inbox.items()))
     journal = list(chain.from_iterable(run.journal.items()))
     head = [thread.version, thread.commit, thread.stored, thread.spans, thread.full, thread.since, thread.bytes]
