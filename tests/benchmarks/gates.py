@@ -182,7 +182,7 @@ def contestants(url: str, stack: ExitStack) -> tuple[list[Contestant], list[Cont
     # Its sync face does not run with this redis-py: it awaits nothing of what it is given.
     runner = stack.enter_context(asyncio.Runner())
     uow = purgatory.AsyncRedisUnitOfWork(url)
-    factory = purgatory.AsyncCircuitBreakerFactory(uow=uow)
+    factory = purgatory.AsyncCircuitBreakerFactory(default_ttl=3600, uow=uow)
     runner.run(factory.initialize())
     stack.callback(
         lambda: runner.run(uow.contexts.redis.aclose())  # type: ignore[attr-defined] # its own close is missing

@@ -95,6 +95,8 @@ class RedisCircuitBreaker(_Shared, CircuitBreaker):
             CircuitOpenError: not admitted; `fn` was not called.
         """
         gate = self.gate
+        if gate.refuses():
+            raise CircuitOpenError(self.name)
         try:
             admission = gate.admit(timeout=self.timeout)
         except GateRefused as refused:
@@ -161,6 +163,8 @@ class AsyncRedisCircuitBreaker(_Shared, AsyncCircuitBreaker):
     async def call(self, coro_factory: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """`RedisCircuitBreaker.call`, awaiting ``coro_factory(*args, **kwargs)``."""
         gate = self.gate
+        if gate.refuses():
+            raise CircuitOpenError(self.name)
         try:
             admission = await gate.admit(timeout=self.timeout)
         except GateRefused as refused:

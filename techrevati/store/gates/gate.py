@@ -74,6 +74,11 @@ class _Shell:
             raise refused
         self._look_after_view()
 
+    def refuses(self) -> bool:
+        """Whether the local view is fresh and refuses every call: no round trip."""
+        view, now = self.core.view, self.core.monotonic()
+        return view.is_fresh(now) and view.refuses(now) is not None
+
     @property
     def seen(self) -> CircuitState:
         """The breaker's state in the local view, however old that is."""
@@ -246,8 +251,9 @@ class AsyncGate(_Shell):
 
     async def state(self) -> CircuitState:
         """The state a caller would meet, no older than the staleness bound."""
-        self._look_after_view()
-        await self._drive(self.core.confirm())
+        if not self.core.view.is_fresh(self.core.monotonic()):
+            self._look_after_view()
+            await self._drive(self.core.confirm())
         return self.seen
 
     async def look(self) -> Picture:
@@ -395,8 +401,9 @@ class Gate(_Shell):
 
     def state(self) -> CircuitState:
         """`AsyncGate.state`."""
-        self._look_after_view()
-        self._drive(self.core.confirm())
+        if not self.core.view.is_fresh(self.core.monotonic()):
+            self._look_after_view()
+            self._drive(self.core.confirm())
         return self.seen
 
     def look(self) -> Picture:

@@ -147,10 +147,8 @@ def test_without_redis_nothing_waits_and_what_finds_no_room_is_counted(
     sink.emit(event(0))
     assert sink.flush()
     private_redis.stop()
-    begun = time.monotonic()
     for n in range(1, 501):
         sink.emit(event(n))
-    assert time.monotonic() - begun < 1.0
     assert sink.waiting == 200
     assert sink.dropped == 300
     assert not sink.flush(timeout=0.1)
@@ -164,15 +162,21 @@ def test_without_redis_nothing_waits_and_what_finds_no_room_is_counted(
     store.close()
 
 
-def test_emitting_costs_no_round_trip(store: SyncStore, fleet_name: str) -> None:
-    with RedisEventSink(store, fleet_name, room=50_000) as sink:
-        begun = time.perf_counter()
+def test_emitting_does_not_wait_for_a_round_trip(store: SyncStore, fleet_name: str) -> None:
+    answers = threading.Event()
+
+    class Slow(SyncStore):
+        def run(self, call: Any, **more: Any) -> Any:
+            assert answers.wait(30)
+            return super().run(call, **more)
+
+    with Slow(store.url) as slow, RedisEventSink(slow, fleet_name, room=50_000) as sink:
         for n in range(2000):
             sink.emit(event(n))
-        per_event = (time.perf_counter() - begun) / 2000
-        sink.flush()
+        assert sink.waiting == 2000
+        answers.set()
+        assert sink.flush(30)
         assert len(list(sink.replay())) == 2000
-    assert per_event < 0.0005
 
 
 def test_threads_and_forks_write_into_one_sink(store: SyncStore, fleet_name: str) -> None:
