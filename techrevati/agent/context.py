@@ -79,14 +79,6 @@ class ReadOnlyContext:
         return self.identity.run_id
 
     @property
-    def run_policy(self) -> RunPolicy:
-        return self.policy
-
-    @property
-    def run_identity(self) -> RunIdentity:
-        return self.identity
-
-    @property
     def run_messages(self) -> Sequence[Message]:
         return self.messages[self.initial_message_count :]
 

@@ -1,7 +1,7 @@
 """The behaviour that ends runs: counts what a run did, and asks its stop conditions after each answer."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import msgspec
 
@@ -84,23 +84,53 @@ def _spent(response: StreamResult) -> Spent:
 def statistics(ctx: ReadOnlyContext, response: StreamResult) -> RunStatistics:
     """Count what this run did up to `response`, which is not among its messages yet."""
     runtime = ctx.scoped_state_of(StopPolicyRuntime)
-    own = [message for message in ctx.run_messages if message.run_id == ctx.run_id]
-    answers = [m for m in own if m.role is Role.ASSISTANT and not wording.has_mark(m, wording.PARTIAL)]
     called = tuple(call.name for call in response.tool_calls)
-    rounds = [tuple(sorted(call.name for call in m.tool_calls)) for m in answers if m.tool_calls]
-    if called:
-        rounds.append(tuple(sorted(called)))
+    past = _past(ctx.run_messages, ctx.run_id)
+    rounds = [*past.rounds, tuple(sorted(called))] if called else past.rounds
     spent = _spent(response)
     counted = runtime.total_input_tokens.value + runtime.total_output_tokens.value
     return RunStatistics(
-        steps=len(answers) + 1,
+        steps=past.answers + 1,
         elapsed_ms=_elapsed(ctx, runtime),
         total_tokens=counted + spent.input_tokens + spent.output_tokens,
-        consecutive_errors=_errors_in_a_row(answers, own),
+        consecutive_errors=past.errors,
         called=called,
         text=response.text,
         rounds=tuple(rounds[-HISTORY:]),
     )
+
+
+class _Past(NamedTuple):
+    """What a run's messages say: its answers, its latest rounds, and how many of them failed in a row."""
+
+    answers: int
+    rounds: list[tuple[str, ...]]
+    errors: int
+
+
+def _past(messages: Sequence[Message], run_id: str) -> _Past:
+    """Look at a run's messages from the last one back, no further than each count needs.
+
+    A round failed if every call of it did; one that waits for a result counts for nothing.
+    """
+    answers, errors, unbroken = 0, 0, True
+    rounds: list[tuple[str, ...]] = []
+    results: dict[str | None, Message] = {}
+    for message in reversed(messages):
+        if message.run_id != run_id:
+            continue
+        if message.role is Role.TOOL:
+            if unbroken and not wording.has_mark(message, wording.PLACEHOLDER):
+                results.setdefault(message.tool_call_id, message)
+        elif message.role is Role.ASSISTANT and not wording.has_mark(message, wording.PARTIAL):
+            answers += 1
+            if message.tool_calls and len(rounds) < HISTORY:
+                rounds.append(tuple(sorted(call.name for call in message.tool_calls)))
+            found = [results.get(call.id) for call in message.tool_calls] if unbroken else [None]
+            if None not in found:
+                unbroken = bool(found) and all(_is_error(result.content) for result in found if result is not None)
+                errors += unbroken
+    return _Past(answers, rounds[::-1], errors)
 
 
 def _elapsed(ctx: ReadOnlyContext, runtime: StopPolicyRuntime) -> int:
@@ -108,20 +138,6 @@ def _elapsed(ctx: ReadOnlyContext, runtime: StopPolicyRuntime) -> int:
     if runtime.started_at_ms is None:
         return 0
     return max(0, ctx.now_ms - runtime.started_at_ms - loop_state(ctx.document).waited_ms)
-
-
-def _errors_in_a_row(answers: Sequence[Message], own: Sequence[Message]) -> int:
-    """Count the latest finished rounds in which every call failed; a round that waits counts for nothing."""
-    results = {m.tool_call_id: m for m in own if m.tool_call_id and not wording.has_mark(m, wording.PLACEHOLDER)}
-    count = 0
-    for answer in reversed(answers):
-        found = [results.get(call.id) for call in answer.tool_calls]
-        if None in found:
-            continue
-        if not found or not all(_is_error(result.content) for result in found if result is not None):
-            break
-        count += 1
-    return count
 
 
 class _Result(msgspec.Struct):

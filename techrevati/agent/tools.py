@@ -87,10 +87,6 @@ class ToolResult(msgspec.Struct, frozen=True, omit_defaults=True):
     def is_error(self) -> bool:
         return self.status is ToolStatus.ERROR
 
-    @property
-    def is_pending(self) -> bool:
-        return self.status is ToolStatus.PENDING
-
     def to_json(self) -> JsonObject:
         wire: JsonObject = msgspec.to_builtins(self)
         return {"data": None, **wire}

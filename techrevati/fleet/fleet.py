@@ -182,6 +182,8 @@ class Fleet:
     ) -> None:
         """Declare what the whole fleet agrees on about one dependency; `turn.model(name, …)` goes through it.
 
+        A `RoutedModel` goes through the gates of its models, not through one of its own name.
+
         Args:
             rpm, input_tpm, output_tpm: requests and tokens a minute.
             buckets: more of them, a minute or as a `BucketSpec`; ``tpm`` counts input and output together.

@@ -31,7 +31,7 @@ class Told:
     async def complete(self, request: ModelRequest) -> ModelReply:
         tell(f"called {self.name} {os.getpid()} {time.time()}")
         await asyncio.sleep(self.seconds)
-        if self.fails and not (home() / "gate-provider-mended").exists():
+        if self.fails and not (home() / "gate-shaky-mended").exists():
             raise ModelFailed(self.name, "llm_error", "it is broken", 500)
         return ModelReply("so", 5, 50, self.cost, self.name)
 

@@ -83,7 +83,7 @@ def test_a_breaker_that_one_worker_opened_stops_the_other(cluster: Cluster, prov
     late = dial(client, "others", "shaky", 5)
     eventually(lambda: all(run.status().why == "gate:shaky" for run in late), "they wait for the breaker", 7)
     assert len(calls(cluster, "shaky")) == 3, "nobody called meanwhile"
-    cluster.open("provider-mended")
+    cluster.open("shaky-mended")
     assert all(run.result(timeout=20)["text"] == "so" for run in late)
     after = [(pid, at) for pid, at in calls(cluster, "shaky") if at > opened]
     assert {pid for pid, _ in after} == {other.pid} and after[0][1] - opened > 7.9
@@ -126,3 +126,14 @@ def test_a_plain_function_waits_and_parks_as_well(cluster: Cluster, provider: Mo
     client = cluster.client("plains")
     runs = [client.start("plain_dial.plains", {"model": "narrow"}) for _ in range(2)]
     assert [run.result(timeout=20) for run in runs] == ["so", "so"]
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
+def test_other_pools_go_through_the_same_gate(cluster: Cluster, provider: ModelServer, pool: str) -> None:
+    cluster.worker(f"gated-{pool}", "-P", pool, "-c", "2", env={**LIMITS, "MODEL_SERVER": provider.url})
+    client = cluster.client(f"gated-{pool}")
+    begun = time.time()
+    runs = dial(client, f"gated-{pool}", "rationed", 8)
+    assert all(run.result(timeout=20)["text"] == "so" for run in runs)
+    times = [at for _, at in calls(cluster, "rationed") if at > begun]
+    assert len(times) == 8 and times[-1] - times[0] > (8 - RATION.capacity) / RATION.per_second - 0.05

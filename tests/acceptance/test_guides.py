@@ -21,7 +21,9 @@ from tests.unit.project.documents import ROOT, blocks
 def test_guide_runs_as_it_is_written(
     document: str, name: str, roles: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    agents, *clients = (block.code for block in blocks("python", ROOT / document))
+    shown = [block.code for block in blocks("python", ROOT / document)]
+    agents = next(code for code in shown if "@fleet.agent(" in code)
+    clients = [code for code in shown if "Client" in code]
     (tmp_path / f"{name}.py").write_text(agents, "utf-8")
     monkeypatch.delenv("TECHREVATI_REDIS_URL", raising=False)
     with LocalFleet(f"{name}:fleet", name, roles, directory=tmp_path) as local:

@@ -178,7 +178,7 @@ class DeferredTools(AgentBehavior):
         return ActionSet.of([*promote, AnyStateAction.new(PromotedTools, NoteUse((name,), ctx.step))])
 
     def _search_tool(self) -> FunctionTool:
-        @tool(id=SEARCH_TOOL)
+        @tool(id=SEARCH_TOOL, states=(PromotedTools,))
         async def tool_search(query: str, ctx: ToolCallContext, limit: int = DEFAULT_RESULTS) -> ToolExecutionEffect:
             """Find tools and make them usable: "select:a,b" by exact name, "+must rest", or free words."""
             offered = self._offered(ctx.policy, ctx.document)

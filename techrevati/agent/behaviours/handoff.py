@@ -133,7 +133,7 @@ class HandOff(AgentBehavior):
     def _tool(self) -> FunctionTool:
         names = [*self._personas, self.SELF]
 
-        @tool(id=HAND_OFF_TOOL)
+        @tool(id=HAND_OFF_TOOL, states=(ActivePersona,))
         async def hand_off(to: str, ctx: ToolCallContext, reason: str = "") -> ToolExecutionEffect:
             """Let another persona take over, from your next answer on."""
             if to not in names:

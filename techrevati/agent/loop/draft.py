@@ -42,6 +42,7 @@ class Draft:
         self.document = start.document
         self.step_id: str | None = None
         self.is_ended = False
+        self.run_meta: RunMeta | None = None
         self._messages: list[Message] = []
         self._patches: list[TrackedPatch] = []
         self._log: list[Patch] = []
@@ -166,7 +167,7 @@ class Draft:
         changeset = ThreadChangeSet(
             run_id=self.identity.run_id,
             parent_run_id=self.identity.parent_run_id,
-            run_meta=run_meta,
+            run_meta=run_meta or self.run_meta,
             reason=reason,
             messages=tuple(self._messages),
             patches=tuple(self._patches),
@@ -180,6 +181,7 @@ class Draft:
                 raise CommitFailed(str(reason), f"{type(error).__name__}: {error}") from error
             self.committed = Checkpoint(self.thread_id, self.view(), self.document, version)
             self._messages, self._patches, self._actions = [], [], []
+            self.run_meta = None
         held, self._held = self._held, []
         for event, step_id in held:
             self._emit(event, step_id)
@@ -189,6 +191,7 @@ class Draft:
         self.messages, self.document = list(self.committed.messages), self.committed.document
         self._view = self.committed.messages
         self._messages, self._patches, self._actions, self._held = [], [], [], []
+        self.run_meta = None
 
 
 def _shown(document: Document) -> Document:

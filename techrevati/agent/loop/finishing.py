@@ -74,14 +74,12 @@ async def park(draft: Draft, *, wake_at: int | None = None) -> Suspended:
     return Suspended(draft.committed, decisions.waiting(draft.document), True, min(due, default=None))
 
 
-def run_meta(draft: Draft, reason: TerminationReason | None) -> RunMeta | None:
-    """Give what the index is told, if the run is in it; None as the reason means it runs."""
+def run_meta(draft: Draft, reason: TerminationReason) -> RunMeta | None:
+    """Give what the index is told of an end or a wait, if the run is in it."""
     if not draft.plan.indexed:
         return None
-    identity = draft.identity
-    status = RunStatus.RUNNING if reason is None else RunStatus(reason.status)
-    code, detail = (None, None) if reason is None else (reason.code, reason.detail)
-    return RunMeta(identity.agent_id, identity.origin, status, identity.parent_thread_id, code, detail)
+    of, status = draft.identity, RunStatus(reason.status)
+    return RunMeta(of.agent_id, of.origin, status, of.parent_thread_id, reason.code, reason.detail)
 
 
 def _holds(draft: Draft) -> bool:

@@ -22,7 +22,7 @@ from techrevati.agent.loop.ports import Ports
 from techrevati.agent.loop.racing import DEADLINE, CutShort, cut_short_by, let_go
 from techrevati.agent.state.spec import AnyStateAction
 from techrevati.agent.threads.changeset import CheckpointReason
-from techrevati.agent.threads.runs import RunStatus
+from techrevati.agent.threads.runs import RunMeta, RunStatus
 
 T = TypeVar("T")
 
@@ -67,8 +67,10 @@ class Live:
         if loop.parked_at_ms is not None:
             waited = max(0, draft.now_ms() - loop.parked_at_ms)
             draft.set_loop(parked_at_ms=None, waited_ms=loop.waited_ms + waited)
-        run_id = draft.identity.run_id
-        draft.apply(records.set_run(draft.document, run_id, RunStatus.RUNNING, now_ms=draft.now_ms()))
+        of = draft.identity
+        draft.apply(records.set_run(draft.document, of.run_id, RunStatus.RUNNING, now_ms=draft.now_ms()))
+        if draft.plan.indexed:
+            draft.run_meta = RunMeta(of.agent_id, of.origin, RunStatus.RUNNING, of.parent_thread_id)
 
     async def phase(self, phase: Phase, **seen: Any) -> Asked:
         """Run a phase and take its state actions in, so that the next phase sees them.

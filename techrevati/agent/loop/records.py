@@ -206,7 +206,3 @@ def suspended_calls(document: Document) -> tuple[SuspendedCall, ...]:
 
 def set_suspended(call: SuspendedCall) -> Patch:
     return _write(call_path(call.call_id, SUSPENDED_CALL), call)
-
-
-def drop_suspended(call_id: str) -> Patch:
-    return Patch((Delete(call_path(call_id, SUSPENDED_CALL)),))

@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from techrevati.agent.definition import ToolExecutionMode
 from techrevati.agent.lifecycle import CallStatus
 from techrevati.agent.loop import applying
 from techrevati.agent.loop.calls import CallReport, CallRun, carry_out
@@ -56,10 +55,6 @@ async def settle(run: CallRun, reports: Sequence[CallReport], mark: int) -> list
         applying.take_state(run.draft, report, replay=False)
         settled.append(report)
     return settled
-
-
-def is_parallel(mode: ToolExecutionMode) -> bool:
-    return mode is not ToolExecutionMode.SEQUENTIAL
 
 
 def _met(run: CallRun, report: CallReport, mark: int) -> Conflict | None:

@@ -11,7 +11,17 @@
 -- ..:open         sorted set: open reservations by expiry
 -- ..:log          stream;   ..:projects  sorted set: projects by the day they were last used
 local BOOK = KEYS[1]
-local UNITS, WINDOWS = { 'usd', 'tokens' }, { 'total', 'day', 'month' }
+local UNITS = { 'usd', 'tokens' }
+local ACCOUNTS, OF = {}, { usd = {}, tokens = {} }    -- their field names are made once, not at every use
+for _, unit in ipairs(UNITS) do
+  for _, window in ipairs({ 'total', 'day', 'month' }) do
+    local name = unit .. '.' .. window
+    local a = { name = name, unit = unit, window = window, s = name .. '.s', r = name .. '.r', n = name .. '.n',
+      b = name .. '.b', set = 'set.' .. name }
+    ACCOUNTS[#ACCOUNTS + 1] = a
+    OF[unit][#OF[unit] + 1] = a
+  end
+end
 local SWEPT, LOGGED = 16, 1000
 local KEPT, LATE, LONG = '900000', '86400000', '34560000000'         -- ms: 15 min, 1 day, 400 days
 local LIVES = { run = '691200000', thread = '2678400000' }           -- ms: 8 and 31 days without use
@@ -44,10 +54,13 @@ end
 local LEVELS, ORDER = {}, {}
 local function roll(l, window, now)
   if l.f[window] == now then return end
-  for _, unit in ipairs(UNITS) do
-    local a = unit .. '.' .. window
-    for _, part in ipairs({ '.s', '.r', '.n', '.b' }) do
-      if l.f[a .. part] then put(l, a .. part, '0') end
+  local f = l.f
+  for _, a in ipairs(ACCOUNTS) do
+    if a.window == window then
+      if f[a.s] then put(l, a.s, '0') end
+      if f[a.r] then put(l, a.r, '0') end
+      if f[a.n] then put(l, a.n, '0') end
+      if f[a.b] then put(l, a.b, '0') end
     end
   end
   put(l, window, now)
@@ -74,38 +87,38 @@ local function level(id, make)
 end
 
 -- What the code declared ("usd.day=5000000 at=50,80"), unless an operator set something else ("-" is no limit).
-local function says(l, name)
-  local set = l.f['set.' .. name]
-  if set then return set end
+local function says(l, set, name)
+  if l.f[set] then return l.f[set] end
   if not l.declared then
     l.declared = {}
     for key, value in string.gmatch(l.f.declared or '', '(%S+)=(%S+)') do l.declared[key] = value end
   end
   return l.declared[name]
 end
-local function limit(l, account) return tonumber(says(l, account) or nil) end
+local function limit(l, a) return tonumber(says(l, a.set, a.name) or nil) end
 
-local function tell(l, account)
-  local top = limit(l, account)
+local function tell(l, a)
+  local top = limit(l, a)
   if not top then return end
-  local spent, told = num(l.f[account .. '.s']), num(l.f[account .. '.n'])
-  for text in string.gmatch(says(l, 'at') or '50,80,100', '%d+') do
+  local spent, told = num(l.f[a.s]), num(l.f[a.n])
+  for text in string.gmatch(says(l, 'set.at', 'at') or '50,80,100', '%d+') do
     local percent = tonumber(text)
     if percent > told and spent >= top * percent / 100 then
-      put(l, account .. '.n', text)
-      log('budget_threshold', 'level', l.id, 'account', account, 'percent', text, 'limit', f0(top),
-        'spent', f0(spent), 'reserved', l.f[account .. '.r'] or '0', 'window', l.f[string.match(account, '%a+$')] or '')
+      put(l, a.n, text)
+      log('budget_threshold', 'level', l.id, 'account', a.name, 'percent', text, 'limit', f0(top),
+        'spent', f0(spent), 'reserved', l.f[a.r] or '0', 'window', l.f[a.window] or '')
     end
   end
 end
 
 -- A cost belongs to the windows its reservation was made in; one that is over is not counted any more.
 local function move(l, unit, reserved, spent, made)
-  for _, window in ipairs(WINDOWS) do
-    if window == 'total' or made[window] == l.f[window] then
-      local a = unit .. '.' .. window
-      if reserved ~= 0 then put(l, a .. '.r', f0(max(0, num(l.f[a .. '.r']) + reserved))) end
-      if spent ~= 0 then put(l, a .. '.s', f0(max(0, num(l.f[a .. '.s']) + spent))) end
+  if reserved == 0 and spent == 0 then return end
+  local f = l.f
+  for _, a in ipairs(OF[unit]) do
+    if a.window == 'total' or made[a.window] == f[a.window] then
+      if reserved ~= 0 then put(l, a.r, f0(max(0, num(f[a.r]) + reserved))) end
+      if spent ~= 0 then put(l, a.s, f0(max(0, num(f[a.s]) + spent))) end
       if spent > 0 then tell(l, a) end
     end
   end

@@ -29,18 +29,18 @@ for i = 7, #ARGV, 2 do
 end
 local asked = { usd = usd, tokens = tokens }
 for _, l in ipairs(levels) do
-  for _, unit in ipairs(UNITS) do
-    for _, window in ipairs(WINDOWS) do
-      local account = unit .. '.' .. window
-      local top, spent, reserved = limit(l, account), num(l.f[account .. '.s']), num(l.f[account .. '.r'])
-      if top and asked[unit] > 0 and spent + reserved + asked[unit] > top then
-        if num(l.f[account .. '.b']) == 0 then       -- told once in a window
-          put(l, account .. '.b', '1')
-          log('budget_refused', 'level', l.id, 'account', account, 'call', id, 'asked', f0(asked[unit]),
-            'limit', f0(top), 'spent', f0(spent), 'reserved', f0(reserved), 'window', l.f[window] or '')
-        end
-        return reply(-20, l.id, account, f0(top), f0(spent), f0(reserved), l.f[window] or '')
+  for _, a in ipairs(ACCOUNTS) do
+    local more = asked[a.unit]
+    local top = more > 0 and limit(l, a)
+    local spent, reserved = num(l.f[a.s]), num(l.f[a.r])
+    if top and spent + reserved + more > top then
+      local window = l.f[a.window] or ''
+      if num(l.f[a.b]) == 0 then                     -- told once in a window
+        put(l, a.b, '1')
+        log('budget_refused', 'level', l.id, 'account', a.name, 'call', id, 'asked', f0(more), 'limit', f0(top),
+          'spent', f0(spent), 'reserved', f0(reserved), 'window', window)
       end
+      return reply(-20, l.id, a.name, f0(top), f0(spent), f0(reserved), window)
     end
   end
 end

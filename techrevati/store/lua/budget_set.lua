@@ -15,15 +15,11 @@ local l, name, value = level(ARGV[3], true), ARGV[4], ARGV[5]
 if (l.f['set.' .. name] or '') == value then return reply(0) end
 put(l, 'set.' .. name, value)
 if value == '' then l.f['set.' .. name] = nil end
-for _, unit in ipairs(UNITS) do
-  for _, window in ipairs(WINDOWS) do
-    local account = unit .. '.' .. window
-    if name == account or name == 'at' then          -- another limit is told about anew
-      for _, part in ipairs({ '.n', '.b' }) do
-        if l.f[account .. part] then put(l, account .. part, '0') end
-      end
-      tell(l, account)
-    end
+for _, a in ipairs(ACCOUNTS) do
+  if name == a.name or name == 'at' then             -- another limit is told about anew
+    if l.f[a.n] then put(l, a.n, '0') end
+    if l.f[a.b] then put(l, a.b, '0') end
+    tell(l, a)
   end
 end
 log('budget_set', 'level', l.id, 'account', name, 'value', value)

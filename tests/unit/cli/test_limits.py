@@ -5,8 +5,10 @@ from io import StringIO
 from rich.console import Console, RenderableType
 
 from techrevati.cli.limits import budgets_table, gates_table
+from techrevati.cli.why import explain
 from techrevati.fleet.budgets import BudgetLine
 from techrevati.fleet.gates import GateLine, unasked
+from techrevati.store.records import RunRecord
 
 
 def drawn(renderable: RenderableType, *, width: int = 100) -> list[str]:
@@ -50,3 +52,9 @@ def test_budgets_show_dollars_and_tokens_per_window() -> None:
     assert lines[1].split() == ["acme", "tenant", "day", "$16.50", "$0.5000", "$20.00", "85%", "–"]
     assert lines[2].split() == ["acme", "project:a", "total", "12k", "tok", "–", "–", "–", "99", "tok"]
     assert drawn(budgets_table([]))[-1] == "no budgets"
+
+
+def test_why_names_the_gate_and_how_long_its_line_is() -> None:
+    fields = {"thread": "t", "tenant": "acme", "role": "writer", "status": "waiting", "home": "due", "why": "gate:m"}
+    said = explain(RunRecord.parse("r", fields), ["0", "0", "4"], 0.0)
+    assert said == "it has its place in the line of gate 'm'; `techrevati gates` shows the gate"

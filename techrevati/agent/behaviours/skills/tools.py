@@ -56,7 +56,7 @@ def skill_tools(source: SkillSource, policy: SkillPolicy | None = None) -> tuple
     """Make the tools: ``skill``, ``load_skill_resource`` and, if scripts may run, ``skill_script``."""
     rules = policy or SkillPolicy()
 
-    @tool(id=ACTIVATE)
+    @tool(id=ACTIVATE, states=(ActiveSkills, SessionPermissions))
     async def activate(name: str, ctx: ToolCallContext) -> ToolExecutionEffect:
         """Take up a skill: its instructions follow, and the tools it names may be used."""
         found = await find_skill(source, name, ctx)

@@ -413,3 +413,11 @@ def test_descriptors_of_what_behaviours_bring_are_usable(skills: Skills) -> None
     ]
     assert all(each.description and each.parameters["type"] == "object" for each in found)
     assert len({each.id for each in found}) == len(found)
+
+
+async def test_12_3_the_skill_tools_work_without_the_behaviour(skills: Skills) -> None:
+    model = Script(calls(("s1", "skill", {"name": "report"})), said("done"))
+    world = World(model, agent(tools=skills.tools))
+    await world.run()
+    assert tool_results(model.requests[1].messages)["s1"]["status"] == "success"
+    assert (await world.state())["skills"] == {"active": ["report"]}

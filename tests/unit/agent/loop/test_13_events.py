@@ -180,6 +180,8 @@ async def test_13_3_nothing_but_deltas_and_activity_is_told_before_it_is_stored(
     stream = await world.start()
     stream._listeners = (lambda envelope: told.append(envelope.event.type),)
     await stream.result()
+    free = {str(kind.__struct_config__.tag) for kind in events.STREAMED}
+    assert known[2] - known[1] <= free | {"run_start", "step_start"}
     before_assistant, before_results, before_end = known[2], known[3], known[5]
     assert "inference_complete" not in before_assistant and "step_end" not in before_assistant
     assert "tool_call_done" not in before_results and "state_snapshot" not in before_results

@@ -509,6 +509,19 @@ async def test_a_parked_run_wakes_in_another_process_with_a_decision() -> None:
     assert [e.type for e, _ in told.events].count("run_start") == 0
 
 
+async def test_the_index_follows_a_run_that_waits_and_runs_again() -> None:
+    asked = Script(calls(("c1", "ask", {})), calls(("c2", "work", {"name": "a"})), "done")
+    fleet = Fleet(asked, lambda: agent(tools=(ask, work)))
+    await fleet.prepare(on_suspend=OnSuspend.PARK)
+    seen = []
+    for decisions in ((), (cancel("c1"),), ()):
+        await fleet.take(decisions=decisions)
+        record = await fleet.store.load_run("r")
+        assert record is not None
+        seen.append((record.status.value, record.termination_code))
+    assert seen == [("waiting", "input_required"), ("running", None), ("done", "natural")]
+
+
 async def test_steering_given_to_a_step_is_seen_by_its_model() -> None:
     fleet = Fleet(Script("bonjour"), lambda: agent())
     await fleet.prepare()
