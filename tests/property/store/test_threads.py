@@ -30,7 +30,7 @@ class Threads(Worlds):
         policy=st.sampled_from(OnBusy),
         idem=st.sampled_from(("", "k1", "k3")),
     )
-    def start(self, thread: str, policy: OnBusy, idem: str, parent: Run | None = None) -> None:
+    def start(self, thread: str, policy: OnBusy, idem: str, parent: Run | None = None, token: str = "") -> None:
         run_id = f"run{next(self.ids)}"
         spec = StartSpec(
             run_id=run_id,
@@ -43,7 +43,7 @@ class Threads(Worlds):
             idem=idem,
             idem_key=idem,
             parent=parent.id if parent else "",
-            parent_token=parent.token if parent else "",
+            parent_token=token or (parent.token if parent else ""),
             line_max=3,
             fields={},
         )
@@ -88,6 +88,25 @@ class Threads(Worlds):
             **ends,
         )
         self.say(calls.commit(self.keys, spec))
+
+    @precondition(lambda self: any(run.is_leased for run in self.twin.runs.values()))
+    @rule(n=nth, open=st.integers(1, 3), steered=st.booleans())
+    def send_out(self, n: int, open: int, steered: bool) -> None:
+        """Start two children (and one by whoever lost the lease), wait for `open` ends, and let them end."""
+        held = [run for run in self.twin.runs.values() if run.is_leased]
+        run = held[n % len(held)]
+        for token in (run.token, run.token, "1.stale"):
+            self.start("", OnBusy.ENQUEUE, "", parent=run, token=token)
+        if steered:
+            self.say(calls.inbox_put(self.keys, run.id, f"steer{next(self.ids)}", "steer", "", '"x"'))
+        read = [] if steered else sorted(run.inbox)
+        spec = CommitSpec(run_id=run.id, token=run.token, move="suspend", worker="w1", target=str(open), inbox=read)
+        self.say(calls.commit(self.keys, spec))
+        for _ in range(4):
+            self.claim()
+            for kid in [one for one in self.twin.runs.values() if one.is_leased and one.parent == run.id]:
+                over = CommitSpec(run_id=kid.id, token=kid.token, move="complete", worker="w1", body="1")
+                self.say(calls.commit(self.keys, over))
 
     @rule()
     def claim(self) -> None:
