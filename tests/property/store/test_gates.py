@@ -65,6 +65,7 @@ class BothWorlds(RuleBasedStateMachine):
         self.ids = itertools.count(1)
         self.terms: Terms | None = None
         self.sent: list[tuple[Call[Any], Any]] = []
+        self.sent_at = BEGIN
         self.out: list[tuple[str, str, int]] = []
         self.listener = side.store.redis.pubsub(ignore_subscribe_messages=True)
         self.listener.subscribe(self.keys.news)
@@ -101,6 +102,7 @@ class BothWorlds(RuleBasedStateMachine):
     def kept(self, call: Call[Any]) -> Any:
         reply = self.say(call)
         self.sent.append((call, reply))
+        self.sent_at = max(self.now, self.twin.clock)
         return reply
 
     @initialize(spec=st.sampled_from(SPECS))
@@ -218,6 +220,18 @@ class BothWorlds(RuleBasedStateMachine):
                     self._settle(*self.out[-1], end, 0, 0.0, slow=slow)
                     self.out.pop()
 
+    @precondition(lambda self: self.twin.state == 1)
+    @rule(n=st.integers(1, 3), part=st.sampled_from((0.0, 0.1)))
+    def book_behind_an_open_breaker(self, n: int, part: float) -> None:
+        for i in range(n):
+            who = {"holder": WORKERS[i % 3], "tenant": TENANTS[i % 2], "priority": 0}
+            self.admit((part, part), f"o{next(self.ids)}", S, 0, calls.FOR_EVER, **who)
+
+    @precondition(lambda self: self.twin.state == 1)
+    @rule(outcome=st.sampled_from(("ok", "fail")), slow=st.booleans())
+    def record_by_hand_while_it_is_open(self, outcome: str, slow: bool) -> None:
+        self._settle(f"c{next(self.ids)}", "w1", None, outcome, 0, 0.0, slow=slow)
+
     @rule(
         ends=st.lists(st.tuples(st.sampled_from(WORKERS), st.sampled_from(("ok", "fail")), st.booleans()), max_size=9)
     )
@@ -260,9 +274,10 @@ class BothWorlds(RuleBasedStateMachine):
         """Time goes on; after a failover the server's clock may step back."""
         self.now += round(seconds * S)
 
-    @precondition(lambda self: self.sent)
+    @precondition(lambda self: self.sent and self.now - self.sent_at < S)
     @rule()
     def send_again_at_once(self) -> None:
+        """As a client does that lost the reply, within the shortest lease."""
         call, first = self.sent[-1]
         before = copy.deepcopy(self.twin)
         second = self.say(call)
