@@ -9,8 +9,11 @@ from pathlib import Path
 import pytest
 
 from examples.research.client import QUESTION, asked, shown
+from examples.triage.client import TICKET
+from examples.triage.model import NO_CONCERN
 from techrevati.cli.local import LocalFleet
 from techrevati.fleet import Client
+from tests.acceptance.support import eventually
 from tests.unit.project.documents import ROOT
 
 TITLE = QUESTION.rstrip("?")
@@ -95,3 +98,49 @@ def test_research_that_was_approved_while_no_worker_lived_goes_on_with_the_next(
         with fleet("research", ["researcher"], tmp_path, local.url):
             assert run.result(timeout=20).startswith("Published: ")
         assert len(list((tmp_path / "published").iterdir())) == 1
+
+
+@pytest.fixture(scope="module")
+def triage(paths: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFleet]:
+    with fleet("triage", ["front", "billing", "technical"], tmp_path_factory.mktemp("triage")) as local:
+        yield local
+
+
+def test_triage_answers_a_ticket_with_what_both_desks_found(triage: LocalFleet) -> None:
+    said = program(triage, "examples.triage.client")
+    assert "Billing: R-531 charges Plan S, October a second time: 19.00" in said
+    assert "Technical: The app crashes when it is opened after the update to 4.2: Cached pages" in said
+    assert said.count("completed, 2 turns, on sub-agent-") == 2
+
+
+def test_triage_sends_each_concern_to_a_worker_of_its_own_pool(triage: LocalFleet) -> None:
+    with Client(triage.url, fleet="triage") as client:
+        run = client.start("front", TICKET)
+        run.result(timeout=20)
+        served = {}
+        for kid in run.children():
+            events = list(client.run(kid.run_id).events())
+            workers = {event.data["worker"].partition("@")[0] for event in events if event.type == "turn.started"}
+            served[kid.agent] = workers
+        assert served == {"billing": {"billing"}, "technical": {"technical"}}
+
+
+def test_triage_answers_by_itself_what_is_for_no_desk(triage: LocalFleet) -> None:
+    with Client(triage.url, fleet="triage") as client:
+        run = client.start("front", "Thank you, you helped me a lot.")
+        assert run.result(timeout=20) == NO_CONCERN
+        assert run.children() == []
+
+
+def test_triage_waits_without_a_worker_for_a_desk_whose_pool_is_empty(paths: None, tmp_path: Path) -> None:
+    with fleet("triage", ["front", "technical"], tmp_path) as local, Client(local.url, fleet="triage") as client:
+        run = client.start("front", TICKET)
+
+        def parked_for_billing() -> bool:
+            ended = {kid.agent for kid in run.children() if kid.status == "completed"}
+            record = run.status()
+            return ended == {"technical"} and record.turn > 1 and (record.status, record.why) == ("waiting", "child")
+
+        eventually(parked_for_billing, "one desk has answered, and the front waits for the other", 20)
+        with fleet("triage", ["billing"], tmp_path, local.url):
+            assert "Billing: R-531" in run.result(timeout=20)
