@@ -74,7 +74,10 @@ def main(arguments: list[str] | None = None) -> None:
     with Client(fleet="research") as client:
         run = client.run(given.run) if given.run else client.start("researcher", given.question)
         print(f"run {run.id}")
-        print(converse(run, agrees))
+        try:
+            print(converse(run, agrees))
+        except (EOFError, KeyboardInterrupt):
+            print(f"\nit waits; go on with: python -m examples.research.client --run {run.id}")
 
 
 if __name__ == "__main__":

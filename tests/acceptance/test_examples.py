@@ -25,6 +25,7 @@ def program(local: LocalFleet, module: str, *arguments: str) -> str:
         [sys.executable, "-W", "error", "-m", module, *arguments],
         cwd=ROOT,
         env={**os.environ, "TECHREVATI_REDIS_URL": local.url},
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=60,
@@ -71,6 +72,16 @@ def test_research_that_is_denied_publishes_nothing_and_says_the_article(research
     result = said.partition("Not published")[2]
     assert "15 seconds a month" in result and "[quartz.md]" in result
     assert not list(published.glob("how-accurate*"))
+
+
+def test_research_that_nobody_answers_is_left_waiting_for_another_client(research: tuple[LocalFleet, Path]) -> None:
+    local, published = research
+    question = "When was the first pendulum clock built?"
+    said = program(local, "examples.research.client", question)
+    assert "publish? [y/N]" in said and not list(published.glob("when-was*"))
+    again = said.splitlines()[-1].removeprefix("it waits; go on with: python -m ").split()
+    assert program(local, *again, "--yes").endswith("Published: published/when-was-the-first-pendulum-clock-built.md\n")
+    assert "1656" in (published / "when-was-the-first-pendulum-clock-built.md").read_text("utf-8")
 
 
 def test_research_searches_again_and_asks_nobody_before_it_wants_to_publish(research: tuple[LocalFleet, Path]) -> None:
