@@ -119,6 +119,7 @@ def definitions(role: str, peer: str) -> list[AgentDefinition]:
             tools=TOOLS,
             sub_agents=(SubAgentSpec(f"clerk.{role}", "does what is listed"),),
         ),
+        AgentDefinition(id=f"tireless.{role}", model="listed", tools=TOOLS, max_rounds=0),
         AgentDefinition(id=f"brief.{role}", model="listed", tools=TOOLS, stop_conditions=(MaxRounds(2),)),
         AgentDefinition(id=f"total.{role}", model="listed", tools=TOOLS, output=OutputSpec(ANSWER)),
         AgentDefinition(id=f"short.{role}", model="listed", tools=TOOLS, suspension_timeout=1.0),

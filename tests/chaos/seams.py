@@ -53,7 +53,7 @@ class Trace:
 
 
 def renamed(value: Any) -> Any:
-    """Name ids by the order in which they first come, and all times alike: two runs of one errand then look the same."""
+    """Name ids by the order in which they first come, and all times alike: two runs then look the same."""
     names: dict[str, str] = {}
 
     def name(found: re.Match[str]) -> str:
@@ -105,7 +105,7 @@ def kept(cluster: Cluster, client: Client, run: Run) -> set[str]:
     found: set[str] = set()
     with cluster.raw() as redis:
         for one in runs_of(run):
-            keys = redis.hkeys(client.keys(one).journal(one))
+            keys = map(str, redis.hkeys(client.keys(one).journal(one)))
             found |= {f"{one} {key.split(':')[2]}" for key in keys if key.startswith("step:tool:")}
             thread = client.record(one).thread_id
             if client.record(one).turn > 1:

@@ -2,13 +2,17 @@
 
 import json
 import signal
+import statistics
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
 from techrevati.fleet.client import Client
+from techrevati.fleet.define import KEPT_CALLS
 from tests.acceptance.support import Cluster, Process, eventually
+from tests.chaos.commits import listening
 from tests.chaos.seams import Trace, drive
 
 CROSSINGS = {
@@ -119,3 +123,47 @@ def test_suspended_run_outlives_a_restart_of_everything(tmp_path: Path) -> None:
         assert len(cluster.told(f"payed {run_id}")) == 1
         assert len(cluster.told(f"add {run_id}")) == 2, "each of the two once"
         cluster.healthy(keys=True)
+
+
+def cheap(took: list[int]) -> float:
+    """Give the lower quartile: other processes of the machine only ever add to a time."""
+    return statistics.quantiles(took, n=4)[0]
+
+
+def within(early: float, late: float, what: str) -> None:
+    """Hold the later cost to 20 % over the earlier."""
+    print(f"\n{what}: {early:.0f} early, {late:.0f} at turn ~190")
+    assert late <= 1.2 * early, f"{what} grow"
+
+
+def test_commits_of_a_long_conversation_stay_as_small_as_its_first(tmp_path: Path) -> None:
+    """100 messages of the user, each a run of two turns, on one thread."""
+    with Cluster(tmp_path) as cluster:
+        cluster.coordinator(wait=False)
+        cluster.worker("alpha")
+        client = cluster.client("alpha")
+        with listening(cluster) as seen:
+            for number in range(100):
+                commands = [["add", {"a": 1000 + number, "b": 1000}]]
+                client.start("clerk.alpha", json.dumps(commands), thread_id="talk").result(timeout=20)
+        assert len(seen.sent) == len(seen.took) == 200
+        within(fmean(seen.sent[:20]), fmean(seen.sent[180:]), "bytes sent for a commit of a conversation")
+        within(cheap(seen.took[0:20:2]), cheap(seen.took[180::2]), "µs in Redis for a commit that goes on")
+        within(cheap(seen.took[1:20:2]), cheap(seen.took[181::2]), "µs in Redis for a commit that ends a run")
+
+
+def test_commits_of_a_run_of_two_hundred_turns_stay_small(tmp_path: Path) -> None:
+    """One run, a tool in each turn; its state keeps the last calls for audit, so what is compared comes after those."""
+    with Cluster(tmp_path) as cluster:
+        cluster.coordinator(wait=False)
+        cluster.worker("alpha")
+        client = cluster.client("alpha")
+        commands = [["add", {"a": 1000 + number, "b": 1000}] for number in range(199)]
+        with listening(cluster) as seen:
+            run = client.start("tireless.alpha", json.dumps(commands))
+            assert len(json.loads(run.result(timeout=60))["results"]) == 199
+        assert len(seen.sent) == len(seen.took) == 200
+        early, late = slice(KEPT_CALLS + 1, KEPT_CALLS + 21), slice(179, 199)
+        within(fmean(seen.sent[early]), fmean(seen.sent[late]), "bytes sent for a commit of a run")
+        within(cheap(seen.took[early]), cheap(seen.took[late]), "µs in Redis for a commit of a run")
+        assert len(client.thread(run.status().thread_id).state()["__tool_call_scope"]) == KEPT_CALLS
