@@ -8,7 +8,7 @@ A start is keyed by the parent's run, its turn and the call's key: a turn that r
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any
@@ -80,7 +80,9 @@ class Children(Mapping[str, Child]):
         fields: Mapping[str, str],
         run_id: str,
         token: str,
+        seam: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._seam = seam
         self._directory, self._store, self._keys, self._settings = directory, directory.store, keys, settings
         self._fields, self._run_id, self._token = fields, run_id, token
         self._ended: dict[str, Child] = {}
@@ -161,7 +163,10 @@ class Children(Mapping[str, Child]):
             parent_token=self._token,
             fields=fields,
         )
-        return (await self._store.run(calls.start(self._keys, spec))).run_id
+        self._seam("before_child")
+        started = await self._store.run(calls.start(self._keys, spec))
+        self._seam("after_child")
+        return started.run_id
 
     def _deadline(self, given: float | timedelta | None) -> str:
         own = self._fields.get("deadline")

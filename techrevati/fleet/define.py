@@ -27,6 +27,7 @@ from techrevati.agent.loop.step import step
 from techrevati.agent.output import OUTPUT, is_given
 from techrevati.agent.policy import RunPolicy
 from techrevati.agent.state.document import Document, apply, find
+from techrevati.agent.state.scope import cleanup_of_old_calls
 from techrevati.agent.suspension import ResumeAction, SuspendedCall, ToolCallDecision
 from techrevati.agent.threads.message import Message, Role
 from techrevati.agent.threads.runs import RunOrigin, RunRequest
@@ -38,6 +39,8 @@ from techrevati.fleet.outcome import Ask, Join, Outcome, Suspend
 from techrevati.fleet.turn import Turn
 
 MODEL_TIMEOUT = 120.0
+KEPT_CALLS = 16
+"""Ended tool calls that the state keeps for audit; older ones are in the messages and in earlier versions."""
 
 
 def agent_function(
@@ -74,7 +77,8 @@ def agent_function(
             turn.messages.extend(said)  # a cancelled turn keeps what was said to it
             raise
         turn.messages.extend(_wire(message) for message in outcome.checkpoint.messages[len(stored) :])
-        _keep(turn, outcome.checkpoint.document)
+        document = outcome.checkpoint.document
+        _keep(turn, apply(document, cleanup_of_old_calls(document, KEPT_CALLS)))
         return _ended(turn, outcome)
 
     return take

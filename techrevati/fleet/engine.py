@@ -86,12 +86,16 @@ class _Lines:
     run_id: str
     token: str
     live: Live
+    seam: Callable[[str], None]
 
     async def step_begin(self, key: str, policy: str, journal: list[tuple[str, str]]) -> str | None:
         return await self.store.run(calls.step_begin(self.keys, self.run_id, self.token, key, policy, journal))
 
     async def step_end(self, journal: list[tuple[str, str]]) -> str:
-        return await self.store.run(calls.step_end(self.keys, self.run_id, self.token, journal))
+        self.seam("before_step")
+        kept = await self.store.run(calls.step_end(self.keys, self.run_id, self.token, journal))
+        self.seam("after_step")
+        return kept
 
     def delta(self, kind: str, data: str) -> None:
         self.live.add(kind, data)
@@ -262,11 +266,11 @@ class Engine:
             inbox=grant.inbox,
             journal=grant.journal,
             models=self.models,
-            lines=_Lines(self.store, keys, grant.run_id, grant.token, live),
+            lines=_Lines(self.store, keys, grant.run_id, grant.token, live, self.seam),
             limit=limit,
             park_after=self.settings.park_after,
             version=view.version,
-            children=Children(self._directory, keys, self.settings, fields, grant.run_id, grant.token),
+            children=Children(self._directory, keys, self.settings, fields, grant.run_id, grant.token, self.seam),
             session=agent.session if (agent := self.agents.get(fields.get("agent", ""))) else None,
             calls=self.calls,
         )

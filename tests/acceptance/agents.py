@@ -7,7 +7,6 @@ outlives whatever the test kills.
 
 import asyncio
 import os
-import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,16 +24,7 @@ from tests.acceptance.diary import gate, home, tell
 
 FLEET = "accept"
 SEAMS = ("after_claim", "before_commit", "after_commit")
-
-
-def crash_here(seam: str) -> None:
-    """Die at a crash point that a test has armed; whoever removes the file dies."""
-    try:
-        (home() / f"seam-{seam}").unlink()
-    except FileNotFoundError:
-        return
-    tell(f"crash {seam} {time.time()}")
-    os.kill(os.getpid(), signal.SIGKILL)
+"""The crash points that every turn comes by; see `tests.acceptance.seams`."""
 
 
 class PaidModel:

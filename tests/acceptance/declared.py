@@ -1,6 +1,7 @@
 """Declared agents for the acceptance tests, and a model that does what the user's message lists.
 
-A user says a JSON list of commands; the model makes one tool call per answer, in order, and ends with the last result.
+A user says a JSON list of commands; the model makes one tool call per answer, in order, and ends with the results.
+A command that is a list of commands is a batch: all of its calls in one answer.
 """
 
 import asyncio
@@ -15,6 +16,7 @@ from techrevati.agent.tools import ToolResult
 from techrevati.agent.typed_tool import tool
 from techrevati.fleet.models import ModelReply, ModelRequest
 from tests.acceptance.diary import gate, tell
+from tests.acceptance.seams import armed, crash_here, passed
 
 
 class ListedModel:
@@ -29,11 +31,13 @@ class ListedModel:
         done = sum(1 for message in after if message["role"] == "assistant" and message.get("tool_calls"))
         on_event = request.options.get("on_event") or (lambda kind, data: None)
         if done < len(commands):
-            name, *words = commands[done]
-            function = {"name": name, "arguments": json.dumps(words[0] if words else {})}
-            call = {"id": f"{len(said)}-{name}", "type": "function", "function": function}
-            on_event("tool_call_start", {"index": 0, "id": call["id"], "name": name})
-            return ModelReply("", 10, 2, 5, request.model, [call], "tool_calls")
+            batch = commands[done] if isinstance(commands[done][0], list) else [commands[done]]
+            made = []
+            for place, (name, *words) in enumerate(batch):
+                function = {"name": name, "arguments": json.dumps(words[0] if words else {})}
+                made.append({"id": f"{len(said) + place}-{name}", "type": "function", "function": function})
+                on_event("tool_call_start", {"index": place, "id": made[-1]["id"], "name": name})
+            return ModelReply("", 10, 2, 5, request.model, made, "tool_calls")
         results = [json.loads(message["content"]) for message in after if message["role"] == "tool"]
         text = json.dumps({"results": [one.get("data") for one in results], "heard": heard})
         request.options["on_delta"](text)
@@ -75,7 +79,26 @@ async def wait_a_little(seconds: float) -> float:
     return seconds
 
 
-TOOLS = (add, hold, pay, wait_a_little)
+@tool
+async def mark(ctx: ToolCallContext, name: str) -> str:
+    """Leave a mark; a worker may die between making and keeping it."""
+    tell(f"mark {ctx.identity.run_id} {ctx.call_id}")
+    crash_here("in_tool")
+    return name
+
+
+@tool
+async def late_mark(ctx: ToolCallContext, name: str) -> str:
+    """Leave a mark; where a worker is to die between two tools of a batch, only once the other is in the journal."""
+    kept = passed("after_step")
+    while armed("between_tools") and passed("after_step") == kept:
+        await asyncio.sleep(0.01)
+    crash_here("between_tools")
+    tell(f"mark {ctx.identity.run_id} {ctx.call_id}")
+    return name
+
+
+TOOLS = (add, hold, pay, wait_a_little, mark, late_mark)
 ANSWER = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
 
 
@@ -90,6 +113,13 @@ def definitions(role: str, peer: str) -> list[AgentDefinition]:
     )
     return [
         mine,
+        AgentDefinition(
+            id=f"chief.{role}",
+            model="listed",
+            tools=TOOLS,
+            sub_agents=(SubAgentSpec(f"clerk.{role}", "does what is listed"),),
+        ),
+        AgentDefinition(id=f"tireless.{role}", model="listed", tools=TOOLS, max_rounds=0),
         AgentDefinition(id=f"brief.{role}", model="listed", tools=TOOLS, stop_conditions=(MaxRounds(2),)),
         AgentDefinition(id=f"total.{role}", model="listed", tools=TOOLS, output=OutputSpec(ANSWER)),
         AgentDefinition(id=f"short.{role}", model="listed", tools=TOOLS, suspension_timeout=1.0),

@@ -216,9 +216,9 @@ class Cluster:
         """Let agents pass that wait at a gate."""
         (self.home / f"gate-{gate}").touch()
 
-    def arm(self, seam: str) -> None:
-        """Have the next worker that comes to a named crash point die there, once."""
-        (self.home / f"seam-{seam}").touch()
+    def arm(self, seam: str, nth: int = 1) -> None:
+        """Have the worker that is the next, or the `nth`, to come to a named crash point die there, once."""
+        (self.home / f"seam-{seam}").write_text(str(nth))
 
     def findings(self, *, keys: bool = False) -> list[doctor.Finding]:
         with SyncStore(self.redis.url) as store:

@@ -2,8 +2,9 @@
 
 import os
 
-from tests.acceptance.agents import crash_here, make_fleet
+from tests.acceptance.agents import make_fleet
 from tests.acceptance.limits import declare_limits
+from tests.acceptance.seams import crash_here
 
 role = os.environ["ACCEPTANCE_ROLE"]
 fleet = make_fleet(role, os.environ.get("ACCEPTANCE_PEER", ""))

@@ -31,6 +31,7 @@ from techrevati.agent.state.scope import (
     cleanup_after_call,
     cleanup_for_new_call,
     cleanup_for_next_run,
+    cleanup_of_old_calls,
 )
 from techrevati.agent.state.spec import AnyStateAction, StateSpec, state_at
 from techrevati.agent.state.values import Json
@@ -82,6 +83,7 @@ __all__ = [
     "cleanup_after_call",
     "cleanup_for_new_call",
     "cleanup_for_next_run",
+    "cleanup_of_old_calls",
     "conflicts",
     "find",
     "lattice_of",

@@ -2,7 +2,7 @@
 
     thread      across runs, for good
     run         until the next run is prepared, so that an ended run can still be read
-    tool_call   under the id of its call, until the user says something new
+    tool_call   under the id of its call, until the user says something new, or `cleanup_of_old_calls` lets it go
 
 Both cleanups are computed from the state as it is rebuilt, never from an older snapshot: what a crashed
 run left in its patches is found.
@@ -76,6 +76,19 @@ def cleanup_for_new_call(document: Document, call_id: str) -> Patch:
 def cleanup_after_call(document: Document, call_id: str) -> Patch:
     """Give what to delete when a call has ended: its suspension; what the call did stays for audit."""
     return _delete(document, [call_path(call_id, SUSPENDED_CALL)])
+
+
+def cleanup_of_old_calls(document: Document, keep: int) -> Patch:
+    """Give what to delete so that a long run's state stays small: the ended calls but the newest `keep`.
+
+    While any call is under way or parked nothing is: its round may still look at the others.
+    """
+    scopes = find(document, TOOL_CALL_SCOPE, {})
+    states = {call_id: find(document, call_path(call_id, TOOL_CALL_STATE), {}) for call_id in scopes}
+    if len(states) <= keep or any(state.get("status") not in TERMINAL_CALLS for state in states.values()):
+        return Patch()
+    oldest = sorted(states, key=lambda call_id: states[call_id].get("updated_at", 0))  # stable: equals stay in order
+    return _delete(document, [call_path(call_id) for call_id in oldest[: len(oldest) - keep]])
 
 
 def _delete(document: Document, paths: Iterable[Path]) -> Patch:

@@ -15,6 +15,7 @@ from techrevati.agent.state import (
     cleanup_after_call,
     cleanup_for_new_call,
     cleanup_for_next_run,
+    cleanup_of_old_calls,
     paths,
 )
 
@@ -131,3 +132,25 @@ def test_5_5_the_runtimes_paths() -> None:
 
 def test_5_5_the_runs_own_state_is_always_cleaned() -> None:
     assert {("__run",), ("__kernel", "stop_policy_runtime")} <= set(ScopeRegistry().run_paths)
+
+
+def ended_calls(*statuses: str) -> Document:
+    scopes = {
+        f"c{place}": {"tool_call_state": {"status": status, "updated_at": 1000 - place}}
+        for place, status in enumerate(statuses)
+    }
+    return {"__tool_call_scope": scopes, "mine": 1}
+
+
+def test_oldest_ended_calls_of_a_long_run_are_let_go() -> None:
+    document = ended_calls("succeeded", "failed", "cancelled")
+    after = apply(document, cleanup_of_old_calls(document, 2))
+    assert set(after["__tool_call_scope"]) == {"c0", "c1"}, "the newest by their time"
+    assert after["mine"] == 1
+    assert not cleanup_of_old_calls(after, 2)
+    assert not cleanup_of_old_calls({}, 0)
+
+
+@pytest.mark.parametrize("status", ["new", "running", "suspended", "resuming"])
+def test_ended_calls_stay_while_another_is_open(status: str) -> None:
+    assert not cleanup_of_old_calls(ended_calls("succeeded", status, "succeeded"), 1)
