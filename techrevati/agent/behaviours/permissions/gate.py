@@ -20,6 +20,7 @@ from techrevati.agent.actions import (
 from techrevati.agent.actions import (
     Effect as HookEffect,
 )
+from techrevati.agent.answers import action_of, reason_of
 from techrevati.agent.behavior import AgentBehavior
 from techrevati.agent.behaviours.permissions import confirm
 from techrevati.agent.behaviours.permissions.confirm import Remember
@@ -149,6 +150,8 @@ class Permissions(AgentBehavior):
         if _is_answered(ctx, call_id):
             assert ctx.resume_input is not None
             answer = ctx.resume_input.result
+            if _is_denial(answer):
+                return Block(f"tool {tool!r} was denied by whoever was asked: {reason_of(answer) or answer!r}")
             wanted = confirm.remembered(Effect.ALLOW, tool, _arguments(ctx.tool_args), answer)
             grant = AnyStateAction.new_for_call(CallGrant, GrantCall(ctx.tool_args), call_id)
             return ActionSet.of([grant, *(_remember(wanted, ctx.resume_input.decision_id) if wanted else ())])
@@ -166,6 +169,11 @@ def _is_answered(ctx: ReadOnlyContext, call_id: str) -> bool:
         return False
     action = find(ctx.document, (*call_path(call_id, SUSPENDED_CALL), "suspension", "action"))
     return action in (confirm.ACTION, RECOVERY)
+
+
+def _is_denial(answer: Any) -> bool:
+    """Tell whether an answer says no, whatever action it came with; no answer at all says nothing."""
+    return isinstance(answer, bool | str | Mapping) and action_of(answer) is ResumeAction.CANCEL
 
 
 def _was_granted(ctx: ReadOnlyContext, call_id: str) -> bool:

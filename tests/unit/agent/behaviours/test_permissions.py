@@ -95,6 +95,14 @@ async def test_12_4_a_resumed_call_passes() -> None:
     assert passes(await gate(permissions, await asked(permissions), resume_input=grant()))
 
 
+@pytest.mark.parametrize("answer", [False, "no", " Denied ", {"approved": False, "reason": "too dear"}, {"deny": True}])
+async def test_12_4_an_answer_that_says_no_does_not_let_a_call_through_whatever_its_action(answer: Any) -> None:
+    permissions = Permissions()
+    (block,) = await gate(permissions, await asked(permissions), resume_input=grant(answer))
+    assert isinstance(block, Block)
+    assert "denied" in block.reason
+
+
 async def test_12_4_a_call_that_parks_itself_after_it_was_allowed_is_not_asked_about_again() -> None:
     permissions = Permissions()
     document = await asked(permissions)
