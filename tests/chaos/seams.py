@@ -115,16 +115,24 @@ def kept(cluster: Cluster, client: Client, run: Run) -> set[str]:
 
 
 def drive(
-    cluster: Cluster, client: Client, worker: Process, replace: Callable[[], Process], *, timeout: float = 30.0
+    cluster: Cluster,
+    client: Client,
+    worker: Process,
+    replace: Callable[[], Process],
+    *,
+    dies: bool = False,
+    timeout: float = 30.0,
 ) -> Trace:
-    """Start the errand, decide what it asks, and replace the worker where it dies; gives what is left at the end."""
+    """Start the errand, decide what it asks, and replace the worker that `dies`; gives what is left at the end."""
     asked = len(cluster.told("asked "))
     run = client.start("chief.alpha", json.dumps(ERRAND))
     trace = Trace(run, None, Counter())
     deadline = time.monotonic() + timeout
     while True:
-        record = run.status()  # first, so that a worker which dies in the last commit is seen
-        if not trace.died and not worker.alive:
+        record = run.status()
+        if dies and record.status.is_terminal:
+            worker.wait_exit(10)  # the last commit is seen a moment before the death that follows it
+        if dies and not trace.died and not worker.alive:
             trace.died, trace.before = True, marks(cluster, run)
             trace.kept = kept(cluster, client, run)
             replace()
