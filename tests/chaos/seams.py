@@ -106,7 +106,9 @@ def kept(cluster: Cluster, client: Client, run: Run) -> set[str]:
     with cluster.raw() as redis:
         for one in runs_of(run):
             keys = map(str, redis.hkeys(client.keys(one).journal(one)))
-            found |= {f"{one} {key.split(':')[2]}" for key in keys if key.startswith("step:tool:")}
+            found |= {
+                f"{one} {key.partition('step:tool:')[2].partition(':')[0]}" for key in keys if "step:tool:" in key
+            }
             thread = client.record(one).thread_id
             if client.record(one).turn > 1:
                 said = client.thread(thread).messages().messages
