@@ -36,6 +36,7 @@ class NewsListener:
     def __init__(self, url: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._url, self._monotonic = url, monotonic
         self._views: dict[str, list[View]] = defaultdict(list)
+        self._followed: set[str] = set()
         self._lock = threading.RLock()
         self._connection: Any = None
         self._thread: threading.Thread | None = None
@@ -53,6 +54,8 @@ class NewsListener:
                 self._begin()
             elif fresh:
                 self._say("SUBSCRIBE", view.channel)
+            elif view.channel in self._followed:
+                view.follow(self._monotonic())
 
     def leave(self, view: View) -> None:
         with self._lock, contextlib.suppress(ValueError):
@@ -60,6 +63,7 @@ class NewsListener:
             views.remove(view)
             if not views:
                 del self._views[view.channel]
+                self._followed.discard(view.channel)
                 self._say("UNSUBSCRIBE", view.channel)
 
     def ask(self) -> None:
@@ -81,6 +85,7 @@ class NewsListener:
 
     def _begin(self) -> None:
         self._connection, self._pid = None, os.getpid()
+        self._unfollow()
         self._thread = threading.Thread(target=self._run, name="techrevati-gate-news", daemon=True)
         self._thread.start()
 
@@ -132,6 +137,11 @@ class NewsListener:
         if reply[0] == "message":
             for view in list(self._views.get(reply[1], ())):
                 view.hear(reply[2])
+        elif reply[0] == "subscribe":
+            with self._lock:
+                self._followed.add(reply[1])
+                for view in self._views.get(reply[1], ()):
+                    view.follow(self._monotonic())
         elif reply[0] == "pong" and reply[1]:
             asked = float(reply[1])
             for view in self._every():
@@ -140,6 +150,11 @@ class NewsListener:
     def _every(self) -> list[View]:
         with self._lock:
             return [view for views in self._views.values() for view in views]
+
+    def _unfollow(self) -> None:
+        self._followed.clear()
+        for view in self._every():
+            view.follow(None)
 
     def _ping(self) -> None:
         self._say("PING", repr(self._monotonic()))
@@ -153,6 +168,7 @@ class NewsListener:
     def _hang_up(self) -> None:
         with self._lock:
             connection, self._connection = self._connection, None
+            self._unfollow()
         if connection is not None:
             with contextlib.suppress(RedisError, OSError):
                 connection.disconnect()

@@ -26,7 +26,7 @@ from techrevati.store.gates.errors import CostTooLarge, GateRefused, UnknownBuck
 from techrevati.store.gates.events import DeclarationsDiffer, GateLost, Listeners, StoreBack, StoreTrouble
 from techrevati.store.gates.keys import GateKeys
 from techrevati.store.gates.spec import GateSpec
-from techrevati.store.gates.view import View
+from techrevati.store.gates.view import OPEN, View
 from techrevati.store.twin.gate_state import Gate as Twin
 from techrevati.store.twin.gates import speak
 
@@ -137,10 +137,14 @@ class Core:
         now, view = self.monotonic(), self.view
         if not view.is_fresh(now):
             return None
+        rule = self.spec.breaker
+        if view.state == OPEN and view.out_until < now < view.until and view.forced == 0 and rule is not None:
+            # `_spread` in a straight line: this is the one that a storm of callers meets.
+            pace = rule.ramp[0] if rule.ramp else rule.pace
+            wait = view.until - now + min(SPREAD_MAX, view.next_refused() / pace)
+            return GateRefused(self.own.name, "breaker", wait)
         why = view.refuses(now)
-        if why is None:
-            return None
-        return GateRefused(self.own.name, why[0], self._spread(why[0], why[1]))
+        return None if why is None else GateRefused(self.own.name, why[0], self._spread(*why))
 
     def _spread(self, why: str, wait: float | None) -> float | None:
         """Those refused here come back one after another, not all at the moment it reopens."""

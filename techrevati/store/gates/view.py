@@ -24,8 +24,10 @@ class View:
     """
 
     __slots__ = (
+        "_follows",
         "_monotonic",
         "_now_us",
+        "_read_at",
         "_refused",
         "channel",
         "confirmed",
@@ -53,12 +55,13 @@ class View:
         self.gate, self.holder, self.channel, self.staleness = gate, holder, channel, staleness
         self.listeners, self._monotonic = listeners, monotonic
         self.used_at = 0.0
+        self._follows = float("inf")
         self.reset()
 
     def reset(self) -> None:
         """Know nothing."""
         self.state, self.generation, self.forced = CLOSED, 0, 0
-        self.until = self.out_until = self.confirmed = float("-inf")
+        self.until = self.out_until = self.confirmed = self._read_at = float("-inf")
         self._now_us = self._refused = 0
 
     def take(self, seen: Seen, asked: float) -> None:
@@ -72,6 +75,8 @@ class View:
         self.state, self.generation, self.forced = seen.state, seen.generation, seen.forced
         if asked > self.confirmed:
             self.confirmed = asked
+        if asked > self._read_at:
+            self._read_at = asked
         if seen.out_us > 0:
             if self.out_until < now:
                 self.listeners.tell(WorkerQuarantined(self.gate, self.holder, seen.out_us / 1e6))
@@ -97,9 +102,21 @@ class View:
             state, generation, left, forced, now_us = map(int, numbers)
             self.take(Seen(now_us, state, generation, left, forced), self._monotonic())
 
+    def follow(self, since: float | None) -> None:
+        """All news said after `since` will be heard; None: the connection is lost, and what is said meanwhile."""
+        self._follows = float("inf") if since is None else since
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether news reach it now."""
+        return self._follows < float("inf")
+
     def confirm(self, asked: float) -> None:
-        """Nothing was said until then: a ping sent at `asked` came back behind all news."""
-        if asked > self.confirmed:
+        """Nothing was said until then: a ping sent at `asked` came back behind all news.
+
+        That proves nothing of a view read before the news were followed: what was said in between is lost.
+        """
+        if asked > self.confirmed and self._read_at >= self._follows:
             self.confirmed = asked
 
     def restarted(self, before: str, after: str) -> None:
