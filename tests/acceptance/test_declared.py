@@ -127,6 +127,20 @@ def test_sub_agent_in_another_pool_parks_its_parent(cluster: Cluster, client: Cl
     assert (kid.role, kid.agent, kid.thread_id) == ("beta", "clerk.beta", f"sub-agent-{kid.run_id}")
 
 
+def test_an_approval_reaches_a_suspended_sub_agent(cluster: Cluster, client: Client) -> None:
+    errand = json.dumps([["pay", {"amount": 7}]])
+    run = listed(client, ["agent_run", {"agent_id": "clerk.beta", "prompt": errand}], ADD)
+    kid = eventually(run.children, "a child", 10)[0].run_id
+    eventually(lambda: client.record(kid).why == "decision", "it asks", 10)
+    assert run.status().why == "child"
+    (asked,) = client.record(kid).waits_for
+    client.run(kid).decide(asked["call_id"], payload="ann")
+    done = answer(run)
+    assert json.loads(done["results"][0]["output"])["results"] == [{"paid": 7, "by": "ann"}]
+    assert done["results"][1] == 5
+    assert len(cluster.told(f"payed {kid}")) == 1
+
+
 def test_sub_agent_outlives_the_kill_of_its_parents_worker(private: Cluster) -> None:
     private.coordinator(wait=False)
     doomed = private.worker("alpha", peer="beta")
