@@ -66,6 +66,7 @@ def test_parent_killed_between_starts_and_commit_doubles_and_loses_none(private:
     private.healthy(keys=True)
 
 
+@pytest.mark.chaos
 def test_parent_killed_in_the_middle_of_its_starts(private: Cluster) -> None:
     private.coordinator(wait=False)
     private.worker("beta")
@@ -84,6 +85,7 @@ def test_parent_killed_in_the_middle_of_its_starts(private: Cluster) -> None:
     private.healthy(keys=True)
 
 
+@pytest.mark.chaos
 def test_a_killed_childs_worker_delays_its_parent_and_no_more(private: Cluster) -> None:
     private.coordinator(wait=False)
     private.worker("alpha")

@@ -141,6 +141,7 @@ def test_an_approval_reaches_a_suspended_sub_agent(cluster: Cluster, client: Cli
     assert len(cluster.told(f"payed {kid}")) == 1
 
 
+@pytest.mark.chaos
 def test_sub_agent_outlives_the_kill_of_its_parents_worker(private: Cluster) -> None:
     private.coordinator(wait=False)
     doomed = private.worker("alpha", peer="beta")

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from techrevati.store.embedded import EmbeddedRedis
 
 _COMMON = settings(deadline=None, suppress_health_check=list(HealthCheck), print_blob=True)
-settings.register_profile("store", _COMMON, max_examples=100, stateful_step_count=50, derandomize=True)
+settings.register_profile("store", _COMMON, max_examples=50, stateful_step_count=50, derandomize=True)
 settings.register_profile("long", _COMMON, max_examples=5000, stateful_step_count=60)
 
 
