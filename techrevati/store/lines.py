@@ -14,6 +14,8 @@ from redis import ConnectionPool
 from redis import exceptions as theirs
 from redis.connection import AbstractConnection
 
+from techrevati.store.wire import moved
+
 
 class Lines:
     """Connections of one process, made as threads need them and kept for the next call.  Safe for threads."""
@@ -71,7 +73,7 @@ class Lines:
 def _reply(connection: AbstractConnection, as_stored: bool) -> Any:
     try:
         return connection.read_response(disable_decoding=as_stored)
-    except theirs.ReadOnlyError:
-        raise  # a demoted primary: connect anew
     except theirs.ResponseError as error:
+        if moved(error):  # and so has every connection that is idle
+            raise theirs.ConnectionError(str(error)) from error
         return error

@@ -12,6 +12,7 @@ from redis.retry import Retry
 
 from techrevati.store.calls import Arg, Call
 from techrevati.store.lines import Lines
+from techrevati.store.sentinel import is_sentinel, master_pool
 from techrevati.store.wire import RETRIABLE, Ring, pack, pack_command, rung, translate
 
 T = TypeVar("T")
@@ -32,6 +33,8 @@ def connect(url: str, **options: Any) -> redis.Redis:
     }
     if not url.startswith("unix://"):
         settings.setdefault("socket_keepalive", True)
+    if is_sentinel(url):
+        return redis.Redis.from_pool(master_pool(url, **settings))
     return redis.Redis.from_url(url, **settings)
 
 

@@ -25,6 +25,7 @@ from techrevati.store.gates.listening import NewsListener
 from techrevati.store.gates.spec import GateSpec
 from techrevati.store.gates.steps import Admission, Core, Effect, Run, Steps
 from techrevati.store.sync import SyncStore
+from techrevati.store.wire import safe_url
 
 T = TypeVar("T")
 
@@ -116,7 +117,7 @@ class AsyncGate(_Shell):
                 async with asyncio.timeout(2 * patience):
                     return await self._store.run(effect.call, patience=patience)
             except TimeoutError as error:
-                raise StoreUnreachable(self._store.url.rpartition("@")[2], "no answer in time") from error
+                raise StoreUnreachable(safe_url(self._store.url), "no answer in time") from error
         if self.core.monotonic is not time.monotonic:
             return await asyncio.sleep(effect.seconds)
         # At a time, not after a delay: a loop that is late to go to sleep does not change who starts first.
