@@ -113,7 +113,7 @@ class AsyncGate(_Shell):
         if isinstance(effect, Run):
             patience = self.core.own.store_patience
             try:
-                async with asyncio.timeout(2 * patience):
+                async with asyncio.timeout(patience):  # the store itself waits longer for a server that hangs
                     return await self._store.run(effect.call, patience=patience)
             except TimeoutError as error:
                 raise StoreUnreachable(self._store.url.rpartition("@")[2], "no answer in time") from error
