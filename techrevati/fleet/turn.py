@@ -177,6 +177,11 @@ class Turn:
         return (run_id, thread_id) if run_id else (self.run_id, self.thread_id)
 
     @property
+    def max_payload(self) -> int:
+        """How many bytes a message, a state, an event or an output may have."""
+        return self._limit
+
+    @property
     def version(self) -> int:
         """The thread's version that this turn builds on; 0 before its first."""
         return self._version
