@@ -141,9 +141,7 @@ def tool_messages_of_success(client: Client, run: Run) -> list[Any]:
 
 
 @pytest.mark.parametrize("agent", ["smith.alpha", "batcher.alpha"])
-def test_a_pooled_tool_may_ask_itself_and_is_resumed_in_its_pool(
-    cluster: Cluster, client: Client, agent: str
-) -> None:
+def test_a_pooled_tool_may_ask_itself_and_is_resumed_in_its_pool(cluster: Cluster, client: Client, agent: str) -> None:
     run = listed(client, [["asks"], ["asks"]], ADD, agent=agent)
     eventually(lambda: run.status().why == "decision", "it asks")
     asked = run.status().waits_for
