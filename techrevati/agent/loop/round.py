@@ -4,8 +4,8 @@ sequential   each on what the one before left, up to the first that suspends
 parallel     all on one frozen snapshot ▶ taken in by call order; a patch that meets another's is not
              applied: its call runs again, alone, on what stands now, or, if it must not, fails
 
-A call whose body is at work elsewhere (`Elsewhere`) lets the round wait: the others of a parallel one come to their end,
-and nothing is taken in before all are there.
+A call whose body is at work elsewhere (`Elsewhere`) lets the round wait: the others of a parallel one come to their
+end, and nothing is taken in before all are there.
 """
 
 import asyncio
