@@ -149,7 +149,7 @@ class EmbeddedRedis:
         if self._process is None:
             return
         if self._process.poll() is None:
-            # Who is killed leaves its children: one that still rewrites the AOF would write into the next server's files.
+            # Who is killed leaves its children; one that rewrites the AOF would write into the next server's files.
             send = os.killpg if sig is signal.SIGKILL else os.kill
             send(self._process.pid, sig)
             try:
