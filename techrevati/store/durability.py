@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from techrevati.store.aio import AsyncStore
 from techrevati.store.errors import ScriptFault, StoreDenied, StoreError, StoreUnfit
-from techrevati.store.sync import SyncStore
+from techrevati.store.talk import Command, Talk
 
 _WAITAOF = (7, 2)
 
@@ -104,9 +103,6 @@ def plan(server: Server, durability: Durability, *, timeout_ms: int = 1000, repl
     )
 
 
-_INFO, _CONFIG = ("INFO",), ("CONFIG", "GET", "append*")
-
-
 def _facts(info: str, config: Mapping[str, str] | None) -> Server:
     told = dict(re.findall(r"^([a-z_0-9]+):(.*?)\r?$", info, re.MULTILINE))
     # Valkey says which Redis it is compatible with under `redis_version`; WAITAOF came with that number, too.
@@ -117,21 +113,11 @@ def _facts(info: str, config: Mapping[str, str] | None) -> Server:
     return Server(version, only, (config or {}).get("appendfsync", ""), online)
 
 
-def look(store: SyncStore) -> Server:
+def look() -> Talk[Server]:
     """Ask a server what it can do."""
-    info = store.command(*_INFO)
+    info = yield Command(("INFO",))
     try:
-        flat = store.command(*_CONFIG)
+        flat = yield Command(("CONFIG", "GET", "append*"))
     except (StoreDenied, ScriptFault):  # managed servers hide their settings
-        return _facts(info, None)
-    return _facts(info, dict(zip(flat[::2], flat[1::2], strict=True)))
-
-
-async def alook(store: AsyncStore) -> Server:
-    """Ask a server what it can do."""
-    info = await store.command(*_INFO)
-    try:
-        flat = await store.command(*_CONFIG)
-    except (StoreDenied, ScriptFault):
         return _facts(info, None)
     return _facts(info, dict(zip(flat[::2], flat[1::2], strict=True)))

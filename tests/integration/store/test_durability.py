@@ -17,6 +17,7 @@ from techrevati.store.embedded import EmbeddedRedis
 from techrevati.store.errors import StoreUnfit
 from techrevati.store.saver import AsyncRedisSaver, RedisSaver
 from techrevati.store.sync import SyncStore
+from techrevati.store.talk import hold
 
 OLD, NEW = (7, 0, 15), (7, 2, 4)
 
@@ -42,7 +43,7 @@ def pair() -> Iterator[tuple[EmbeddedRedis, EmbeddedRedis]]:
         with SyncStore(replica.url) as store:
             store.command("REPLICAOF", "127.0.0.1", port)
         with SyncStore(primary.url) as store:
-            until(lambda: durability.look(store).replicas == 1)
+            until(lambda: hold(store, durability.look()).replicas == 1)
         yield primary, replica
 
 
@@ -101,7 +102,7 @@ def test_too_few_confirmations_leave_it_unknown() -> None:
 
 async def test_a_server_that_syncs_each_second_is_refused_at_connect(server: EmbeddedRedis, fleet_name: str) -> None:
     with SyncStore(server.url) as store:
-        if durability.look(store).version >= (7, 2):  # it has WAITAOF, so the wait goes behind the write
+        if hold(store, durability.look()).version >= (7, 2):  # it has WAITAOF, so the wait goes behind the write
             with RedisSaver(store, fleet_name, durability="fsync") as saver:
                 saver.put("t", {"n": 1})
             assert saver.get("t") is not None
@@ -161,7 +162,7 @@ async def test_a_wait_that_times_out_says_committed_and_not_yet_safe(fleet_name:
             assert found is not None
             assert found.state == {"n": 1}
             # Sent again after a lost reply, over a new connection: it still has something to wait for.
-            call, _view = saver._desk.put(saver._desk.draft("t", {"n": 2}, None, None))
+            call = saver._desk.put(saver._desk.draft("t", {"n": 2}, None, None)).call
             assert store.run(call) == 3
             store._lines.close()
             assert store.run_then(call, ("WAIT", 1, 50)) == (3, 0)
