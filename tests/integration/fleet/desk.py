@@ -50,6 +50,7 @@ async def desk(fleet: Fleet, url: str, role: str = "writer", **settings: Any) ->
         gates=fleet.gates,
         budget=fleet.spending,
         saving=fleet.saving,
+        telling=fleet.telling,
     )
     await runtime.start(asyncio.get_running_loop(), None)
     try:
