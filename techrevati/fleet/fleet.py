@@ -25,11 +25,12 @@ from techrevati.runtime.errors import TechrevatiError
 from techrevati.runtime.orchestrator import AgentSession
 from techrevati.store.budgets import Limits, OnStoreError
 from techrevati.store.gates import BreakerSpec, BucketSpec, GateSpec
-from techrevati.store.keys import check_role
+from techrevati.store.keys import CALL_PREFIX, check_role
 from techrevati.store.saver import Durability, KeyRing
 
 if TYPE_CHECKING:
     from techrevati.agent.definition import AgentDefinition
+    from techrevati.agent.tools import Tool
     from techrevati.fleet.aclient import AsyncClient
     from techrevati.fleet.celery.app import FleetCelery
     from techrevati.fleet.client import Client
@@ -70,6 +71,8 @@ class Fleet:
     def __init__(self, name: str, *, settings: Settings | None = None) -> None:
         self.name = check_role(name, "fleet")
         self.agents: dict[str, Agent] = {}
+        self.tools: dict[str, Agent] = {}
+        self._pooled: dict[str, Tool] = {}
         self.models = known_providers(Models())
         self.gates: dict[str, GateSpec] = {}
         self.spending: BudgetSpec | None = None
@@ -87,7 +90,12 @@ class Fleet:
 
     @property
     def roles(self) -> list[str]:
-        return sorted({agent.role for agent in self.agents.values()})
+        return sorted({agent.role for agent in self.served.values()})
+
+    @property
+    def served(self) -> dict[str, Agent]:
+        """All that workers serve, by name: the agents, and the tools that have a role."""
+        return {**self.agents, **self.tools}
 
     def agent(
         self,
@@ -158,9 +166,35 @@ class Fleet:
         Raises:
             WiringError, BadToolSchema, BadName, AlreadyDeclared: refused before anything is registered.
         """
+        from techrevati.agent.building import build
+        from techrevati.agent.tools import role_of
         from techrevati.fleet.define import agent_function
 
-        self.agent(role or definition.id, name=definition.id, **options)(agent_function(definition))
+        agent = build(definition)
+        pooled = [tool for tool in agent.tools.values() if role_of(tool) is not None]
+        for tool in pooled:
+            self._check_tool(tool)
+        self.agent(role or definition.id, name=definition.id, **options)(agent_function(agent))
+        for tool in pooled:
+            self.tool(tool)
+
+    def tool(self, tool: "Tool") -> None:
+        """Let the workers of a tool's role carry out its calls, as `define` does for the tools of its agent.
+
+        Raises:
+            BadName: it has no role, or one that can be none.
+            AlreadyDeclared: another tool has its id.
+        """
+        from techrevati.fleet.pool_calls import agent_of
+
+        self._check_tool(tool)
+        served = agent_of(tool)
+        self.tools[served.name], self._pooled[served.name] = served, tool
+
+    def _check_tool(self, tool: "Tool") -> None:
+        check_role(getattr(tool, "role", None) or "", f"role of tool {tool.descriptor.id!r}")
+        if self._pooled.get(f"{CALL_PREFIX}{tool.descriptor.id}", tool) is not tool:
+            raise AlreadyDeclared(tool.descriptor.id, self.name, "tool")
 
     def model(self, name: str, client: ModelClient) -> None:
         """Let `turn.model(name, …)` call this client."""

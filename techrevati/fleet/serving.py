@@ -26,7 +26,6 @@ class Declared(Protocol):
     """What is served: a `Fleet`, seen from below."""
 
     name: str
-    agents: dict[str, Agent]
     models: Models
     gates: dict[str, GateSpec]
     spending: BudgetSpec | None
@@ -35,6 +34,9 @@ class Declared(Protocol):
 
     @property
     def settings(self) -> Settings: ...
+
+    @property
+    def served(self) -> dict[str, Agent]: ...
 
 
 def make_app(fleet: Declared, role: str | None, seam: Callable[[str], None] | None = None) -> FleetCelery:
@@ -58,7 +60,7 @@ def make_app(fleet: Declared, role: str | None, seam: Callable[[str], None] | No
         return WorkerRuntime(
             fleet.name,
             role,
-            fleet.agents,
+            fleet.served,
             fleet.models,
             settings,
             template=template_of(app, settings),

@@ -34,7 +34,7 @@ from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
 from techrevati.store.errors import StoreError
 from techrevati.store.gates import GateSpec
-from techrevati.store.keys import PartitionKeys
+from techrevati.store.keys import CALL_PREFIX, PartitionKeys
 from techrevati.store.scripts import PROTOCOL
 from techrevati.store.sync import SyncStore
 from techrevati.store.wire import Ring
@@ -206,7 +206,9 @@ class WorkerRuntime:
         replies = self._sync.commands(registry.opening(self.fleet, given))
         count = registry.opened(self.fleet, replies, given, pinned=pinned)
         self.partitions = registry.partitions_of(self.fleet, count)
-        self._sync.commands(registry.declare(self.fleet, (agent.card for agent in self.agents.values())))
+        # A tool is no agent that anybody could start or hand a run to.
+        cards = (agent.card for agent in self.agents.values() if not agent.name.startswith(CALL_PREFIX))
+        self._sync.commands(registry.declare(self.fleet, cards))
         if self._gates:
             self._sync.command("SADD", gates_key(self.fleet), *self._gates)
         self._say(self._places)

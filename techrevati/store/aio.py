@@ -21,10 +21,12 @@ from redis.backoff import NoBackoff
 from techrevati.store import riding
 from techrevati.store.calls import Arg, Call
 from techrevati.store.errors import StoreUnreachable
+from techrevati.store.sentinel import async_master_pool, is_sentinel, parse
 from techrevati.store.wire import (
     RETRIABLE,
     Ring,
     answer_of,
+    moved,
     pack,
     pack_command,
     replies_to,
@@ -38,6 +40,18 @@ T = TypeVar("T")
 BATCH = 128
 BUSY, GATHER = 4, 0.001
 """After a batch of so many calls, let the next gather for so long (s): fewer packets, and fewer AOF writes."""
+
+
+def async_pool(url: str, **options: Any) -> ConnectionPool:
+    """Make connections for an event loop to what a URL names; nothing is sent before the first is made."""
+    settings: dict[str, Any] = {
+        "decode_responses": True,
+        "protocol": 2,
+        "socket_connect_timeout": 5,
+        "retry": Retry(NoBackoff(), 0),
+        **options,
+    }
+    return async_master_pool(url, **settings) if is_sentinel(url) else ConnectionPool.from_url(url, **settings)
 
 
 class _Job:
@@ -73,8 +87,6 @@ async def _read(connection: AbstractConnection, binary: bool) -> Any:
     """Give a reply, or the error in its place: others come behind it."""
     try:
         return await connection.read_response(disable_decoding=binary)
-    except theirs.ReadOnlyError:
-        raise  # a demoted primary: connect anew
     except theirs.ResponseError as error:
         return error
 
@@ -96,6 +108,8 @@ class AsyncStore:
         now_us: Callable[[], int] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        if is_sentinel(url):
+            parse(url)  # what cannot be read is refused here
         self.url, self.ring = url, ring
         self._patience, self._timeout = patience, timeout
         self._now_us, self._monotonic = now_us, monotonic
@@ -238,9 +252,9 @@ class AsyncStore:
                     job.whole = True
                     self._queue.extend((job,) if rider is None else (job, rider))
                     continue
-                except theirs.ReadOnlyError:
-                    raise  # a demoted primary: connect anew
                 except theirs.ResponseError as error:
+                    if moved(error):
+                        raise theirs.ConnectionError(str(error)) from error
                     self._fail([job], error)
                     if rider is not None:
                         self._queue.append(rider)
@@ -268,14 +282,8 @@ class AsyncStore:
 
     async def _connect(self) -> AbstractConnection:
         if self._pool is None:
-            self._pool = ConnectionPool.from_url(
-                self.url,
-                decode_responses=True,
-                protocol=2,
-                socket_connect_timeout=5,
-                socket_timeout=None,  # one timeout per batch, in `_receive`, not one per reply
-                retry=Retry(NoBackoff(), 0),
-            )
+            # No timeout per reply: there is one per batch, in `_receive`.
+            self._pool = async_pool(self.url, socket_timeout=None)
         connection: AbstractConnection = self._pool.make_connection()
         try:
             await connection.connect()

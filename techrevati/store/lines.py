@@ -16,22 +16,20 @@ import hiredis
 from redis import ConnectionPool
 from redis import exceptions as theirs
 
+from techrevati.store.wire import moved
+
 _NOTHING = object()
 _READ = 65_536
 
 
 class Line:
-    """One connection.  After any error but a reply's it is of no use."""
+    """One connection, and how long (s) it waits for the server, as it was asked for.
 
-    def __init__(self, pool: ConnectionPool) -> None:
-        connection: Any = pool.connection_class(**pool.connection_kwargs)
-        try:
-            connection.connect()
-        except theirs.ConnectionError as error:
-            if isinstance(error.__cause__, theirs.AuthenticationError):  # wrapped, so that it looks passing
-                raise error.__cause__ from None
-            raise
-        self._connection, self._socket = connection, connection._sock
+    After any error but a reply's it is of no use.
+    """
+
+    def __init__(self, connection: Any, within: float | None) -> None:
+        self._connection, self._socket, self.within = connection, connection._sock, within
         self._reader: Any = hiredis.Reader(
             protocolError=theirs.InvalidResponse,
             replyError=connection._parser.parse_error,
@@ -39,6 +37,9 @@ class Line:
             notEnoughData=_NOTHING,
         )
         self._buffer = bytearray(_READ)
+
+    def wait_no_longer_than(self, seconds: float | None) -> None:
+        self._socket.settimeout(seconds)
 
     def exchange(self, data: bytes, binary: Sequence[bool]) -> list[Any]:
         """Send packed commands; see `Lines.exchange`."""
@@ -58,8 +59,10 @@ class Line:
                 raise theirs.ConnectionError("the server closed the connection")
             self._reader.feed(self._buffer, 0, size)
             reply = self._reader.gets(decode)
-        if isinstance(reply, theirs.ConnectionError | theirs.ReadOnlyError):
-            raise reply  # loading, or a demoted primary: connect anew
+        if isinstance(reply, theirs.ConnectionError):
+            raise reply  # it loads its data still, say
+        if isinstance(reply, theirs.ResponseError) and moved(reply):  # and so has every connection that is idle
+            raise theirs.ConnectionError(str(reply)) from reply
         return reply
 
     def close(self) -> None:
@@ -72,23 +75,27 @@ class Lines:
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool, self._idle, self._process = pool, deque[Line](), os.getpid()
 
-    def exchange(self, data: bytes, binary: Sequence[bool]) -> list[Any]:
+    def exchange(self, data: bytes, binary: Sequence[bool], within: float | None = None) -> list[Any]:
         """Send packed commands; give a reply for each entry of `binary` (bytes as stored, or text).
 
         An error that answers one command stands in its place.  A connection that was idle and turns out to be
-        closed is replaced at once: whatever is said here may be said twice.
+        closed is replaced at once: whatever is said here may be said twice.  `within` (s): a server that says
+        nothing for so long is a `TimeoutError`; None leaves it to the pool's settings.
         """
         if os.getpid() != self._process:  # a fork: these sockets are the parent's
             self._idle, self._process = deque(), os.getpid()
         try:
             idle = self._idle.pop()
         except IndexError:
-            return self._over(Line(self._pool), data, binary)
+            return self._over(self._connect(within), data, binary)
         try:
+            if idle.within != within:
+                idle.wait_no_longer_than(self._patience(within))
+                idle.within = within
             return self._over(idle, data, binary)
         except theirs.ConnectionError:
             self.close()  # the others were closed with it
-            return self._over(Line(self._pool), data, binary)
+            return self._over(self._connect(within), data, binary)
 
     def close(self) -> None:
         """Hang up on all that are idle."""
@@ -97,6 +104,28 @@ class Lines:
                 self._idle.pop().close()
             except IndexError:
                 return
+
+    def _patience(self, within: float | None) -> float | None:
+        usual: float | None = self._pool.connection_kwargs.get("socket_timeout")
+        return usual if within is None else within if usual is None else min(usual, within)
+
+    def _connect(self, within: float | None) -> Line:
+        settings = self._pool.connection_kwargs
+        if within is not None:  # a server that hangs accepts, and never answers the first word
+            bound, dial = self._patience(within), settings.get("socket_connect_timeout")
+            settings = {
+                **settings,
+                "socket_timeout": bound,
+                "socket_connect_timeout": bound if dial is None or bound is None else min(dial, bound),
+            }
+        connection: Any = self._pool.connection_class(**settings)
+        try:
+            connection.connect()
+        except theirs.ConnectionError as error:
+            if isinstance(error.__cause__, theirs.AuthenticationError):  # wrapped, so that it looks passing
+                raise error.__cause__ from None
+            raise
+        return Line(connection, within)
 
     def _over(self, line: Line, data: bytes, binary: Sequence[bool]) -> list[Any]:
         try:

@@ -13,6 +13,7 @@ from techrevati.store.calls import Arg, Call
 from techrevati.store.errors import ScriptFault, StoreDenied, StoreUnfit, StoreUnreachable
 from techrevati.store.keys import PartitionKeys
 from techrevati.store.scripts import PROTOCOL, script
+from techrevati.store.sentinel import is_sentinel, parse
 
 Ring = Callable[[int, list[str]], None]
 """Called with a partition and the roles that want a ticket sent by hand (broker is not the store)."""
@@ -20,6 +21,14 @@ Ring = Callable[[int, list[str]], None]
 _pack = cast(Callable[[tuple[Arg | float, ...]], bytes], hiredis.pack_command)
 
 RETRIABLE = (theirs.ConnectionError, theirs.TimeoutError, theirs.BusyLoadingError, theirs.ReadOnlyError)
+
+_PASSING = re.compile(r"(?:^|[ :]-)(?:READONLY|MASTERDOWN|NOREPLICAS|UNBLOCKED) ")
+"""Codes of a server that is no master now, or has no replicas yet; Redis 6.2 quotes them inside a script's error."""
+
+
+def moved(error: theirs.ResponseError) -> bool:
+    """Tell whether this server cannot take the write, and the one that can has to be looked for."""
+    return isinstance(error, theirs.ReadOnlyError) or _PASSING.search(str(error)) is not None
 
 
 _MULTI, _EXEC, _END = _pack(("MULTI",)), _pack(("EXEC",)), b"\r\n"
@@ -62,6 +71,8 @@ _PASSWORD = re.compile(r"([?&]password=)[^&#]*")
 
 def safe_url(url: str) -> str:
     """Give a URL that may be shown: without its password."""
+    if is_sentinel(url):
+        return parse(url).shown()
     url = _PASSWORD.sub(r"\1***", url)
     parts = urlsplit(url)
     if parts.password is None:

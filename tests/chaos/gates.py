@@ -25,7 +25,17 @@ import redis
 
 from techrevati.runtime.circuit_breaker import CircuitState
 from techrevati.store.embedded import EmbeddedRedis
-from techrevati.store.gates import BreakerChanged, BreakerSpec, BucketSpec, Event, Gate, GateRefused, GateSpec, SlotSpec
+from techrevati.store.gates import (
+    BreakerChanged,
+    BreakerSpec,
+    BucketSpec,
+    Event,
+    Gate,
+    GateRefused,
+    GateSpec,
+    RedisTokenBucket,
+    SlotSpec,
+)
 from techrevati.store.sync import SyncStore
 
 FLEET, CAPACITY, SLOTS = "hammer", 100.0, 5
@@ -57,12 +67,13 @@ def bucket_spec(rate: float) -> GateSpec:
 SLOT_SPEC = GateSpec(name="slots", slots=SlotSpec(most=SLOTS), store_patience=0.05)
 
 
-def hammer(url: str, seed: int, seconds: float, rate: float, pipe: Connection) -> None:
+def hammer(url: str, seed: int, seconds: float, rate: float, restart: bool, pipe: Connection) -> None:
     """Take tokens and slots as fast as this process can."""
     chance = random.Random(seed)
     load = Load()
     with SyncStore(url, patience=0.05) as store, redis.Redis.from_url(url) as plain:
         tokens, slots = Gate(store, FLEET, bucket_spec(rate)), Gate(store, FLEET, SLOT_SPEC)
+        one = RedisTokenBucket("tokens", CAPACITY, rate, store=store, gate=tokens)
         slots.settle(slots.admit())
         pipe.send("ready")
         pipe.recv()
@@ -70,6 +81,12 @@ def hammer(url: str, seed: int, seconds: float, rate: float, pipe: Connection) -
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             cost = chance.choice((1, 1, 2, 3.5, 20))
+            if not restart and chance.random() < 0.5:  # who lets it out is told by `admit` only
+                if one.try_acquire(cost):
+                    load.fleet += cost
+                else:
+                    load.refused += 1
+                continue
             try:
                 wait = chance.choice((0.0, 0.0, 0.002))
                 admission = tokens.admit({"tokens": cost}, wait=wait)
@@ -127,7 +144,7 @@ def run_hammer(server: EmbeddedRedis, processes: int, seconds: float, *, restart
     pipes, children = [], []
     for n in range(processes):
         ours, theirs = SPAWN.Pipe()
-        child = SPAWN.Process(target=hammer, args=(server.url, n, seconds, rate, theirs), daemon=True)
+        child = SPAWN.Process(target=hammer, args=(server.url, n, seconds, rate, restart, theirs), daemon=True)
         child.start()
         pipes.append(ours)
         children.append(child)

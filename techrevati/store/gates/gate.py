@@ -17,6 +17,7 @@ from techrevati.runtime.agent_events import AgentFailureClass
 from techrevati.runtime.circuit_breaker import CircuitState
 from techrevati.runtime.endings import failure_class_of
 from techrevati.store.aio import AsyncStore
+from techrevati.store.calls import Call
 from techrevati.store.errors import StoreUnreachable
 from techrevati.store.gates.calls import FAIL, NONE, OK, Picture
 from techrevati.store.gates.errors import GateRefused
@@ -25,6 +26,7 @@ from techrevati.store.gates.listening import NewsListener
 from techrevati.store.gates.spec import GateSpec
 from techrevati.store.gates.steps import Admission, Core, Effect, Run, Steps
 from techrevati.store.sync import SyncStore
+from techrevati.store.wire import safe_url
 
 T = TypeVar("T")
 
@@ -109,14 +111,17 @@ class AsyncGate(_Shell):
         super().__init__(store.url, fleet, spec, **how)
         self._store = store
 
+    async def _run(self, call: Call[T]) -> T:
+        patience = self.core.own.store_patience
+        try:
+            async with asyncio.timeout(patience):  # the store itself waits longer for a server that hangs
+                return await self._store.run(call, patience=patience)
+        except TimeoutError as error:
+            raise StoreUnreachable(safe_url(self._store.url), "no answer in time") from error
+
     async def _do(self, effect: Effect) -> Any:
         if isinstance(effect, Run):
-            patience = self.core.own.store_patience
-            try:
-                async with asyncio.timeout(2 * patience):
-                    return await self._store.run(effect.call, patience=patience)
-            except TimeoutError as error:
-                raise StoreUnreachable(self._store.url.rpartition("@")[2], "no answer in time") from error
+            return await self._run(effect.call)
         if self.core.monotonic is not time.monotonic:
             return await asyncio.sleep(effect.seconds)
         # At a time, not after a delay: a loop that is late to go to sleep does not change who starts first.
@@ -294,9 +299,12 @@ class Gate(_Shell):
         super().__init__(store.url, fleet, spec, **how)
         self._store, self._sleep = store, sleep
 
+    def _run(self, call: Call[T]) -> T:
+        return self._store.run(call, patience=self.core.own.store_patience)
+
     def _do(self, effect: Effect) -> Any:
         if isinstance(effect, Run):
-            return self._store.run(effect.call, patience=self.core.own.store_patience)
+            return self._run(effect.call)
         return self._sleep(effect.seconds)
 
     def _drive(self, steps: Steps[T]) -> T:

@@ -111,7 +111,7 @@ class Core:
         """Whether a difference between the declarations was reported."""
         self.trips = 0
         """Round trips made."""
-        self._ids, self._tag = itertools.count(1), uuid.uuid4().hex[:12]
+        self._ids, self._tag, self._process = itertools.count(1), uuid.uuid4().hex[:12], os.getpid()
         self._twin: tuple[Twin, Terms] | None = None
         self._down_since: float | None = None
         self._down_until = 0.0
@@ -128,21 +128,30 @@ class Core:
         return self.terms.spec if self.terms else self.own
 
     def new_id(self) -> str:
+        if os.getpid() != self._process:  # a fork counts on from the same number: two calls, one id
+            self._ids, self._tag, self._process = itertools.count(1), uuid.uuid4().hex[:12], os.getpid()
         return f"{self._tag}.{next(self._ids)}"
+
+    @property
+    def is_away(self) -> bool:
+        """Whether Redis did not answer when it was last asked."""
+        return self._down_since is not None
 
     # What the local view can say alone.
 
     def refusal(self) -> GateRefused | None:
         """Say from the local view if a call would be refused for sure; no round trip."""
-        now, view = self.monotonic(), self.view
-        if not view.is_fresh(now):
+        view = self.view
+        view.used_at = now = self.monotonic()
+        if now - view.confirmed >= view.staleness:
             return None
-        rule = self.spec.breaker
-        if view.state == OPEN and view.out_until < now < view.until and view.forced == 0 and rule is not None:
+        terms = self.terms
+        if view.state == OPEN and view.out_until < now < view.until and view.forced == 0 and terms and terms.pace:
             # `_spread` in a straight line: this is the one that a storm of callers meets.
-            pace = rule.ramp[0] if rule.ramp else rule.pace
-            wait = view.until - now + min(SPREAD_MAX, view.next_refused() / pace)
-            return GateRefused(self.own.name, "breaker", wait)
+            behind = view.next_refused() / terms.pace
+            return GateRefused(
+                self.own.name, "breaker", view.until - now + (behind if behind < SPREAD_MAX else SPREAD_MAX)
+            )
         why = view.refuses(now)
         return None if why is None else GateRefused(self.own.name, why[0], self._spread(*why))
 
@@ -398,7 +407,7 @@ class Core:
             self.trips += 1
             declared: Declared = yield Run(call)
         except StoreUnreachable as error:
-            self._trouble(error)
+            self.trouble(error)
             return self._alone()
         self._found()
         if lost:
@@ -468,7 +477,7 @@ class Core:
                     log.warning("gate %r is lost in Redis: it begins again with empty buckets", self.name)
                     yield from self._declare(lost=True)
             except StoreUnreachable as error:
-                self._trouble(error)
+                self.trouble(error)
                 break
         mode = self.own.on_store_error
         if mode == "fail_open":
@@ -505,7 +514,7 @@ class Core:
         self._down_until = now + PROBE_STORE + self.own.store_patience
         return False
 
-    def _trouble(self, error: StoreUnreachable) -> None:
+    def trouble(self, error: StoreUnreachable) -> None:
         now = self.monotonic()
         self._down_until = now + PROBE_STORE
         if self._down_since is None:

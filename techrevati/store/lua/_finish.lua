@@ -48,13 +48,13 @@ local function tell_parent(r, status)
   if terminal(parent) then
     call('PEXPIRE', K('inbox', parent.id), f0(RUN_TTL))
   else
-    event(parent, '-', 'child.ended', 'child', r.id, 'status', status)
+    event(parent, '-', is_tool(r) and 'call.ended' or 'child.ended', 'child', r.id, 'status', status)
   end
 end
 
 -- more: further fields for the run's record (output, error, reason).  by: who writes the event.
 local function finish(r, status, by, field, value)
-  need(r, 'idem', 'parent', 'inbox_n', 'kids', 'deadline')
+  need(r, 'idem', 'parent', 'inbox_n', 'kids', 'deadline', 'agent')
   local routing = r.home == 'routes' or (r.home == 'due' and r.token == '' and r.why == 'route')
   leave(r)
   put(r, 'home', '', 'status', status, 'token', '', 'why', '', 'until', '', 'ended', NOWS, field, value)

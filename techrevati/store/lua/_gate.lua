@@ -3,7 +3,7 @@
 --
 -- KEYS[1]  "gate:{fleet/gate/name}"  hash: us, min, v (declaration), st, gen, until, fo, opens, f, run, pr, ok,
 --          rf, pa, used, lim, halved, la, sa, due, ln, nf; z:<bucket> (ns since the epoch when it was empty);
---          c:<call> "probe:slot:start:generation:end" or "-"; b:<booking>; x:<worker> out until; the declaration
+--          c:<call> "probe:slot:start:generation:end" or "-"; b:<booking>; x:<worker> out until; n:<lane> "number:end"; the declaration
 -- ends     sorted set: fields of it that end by themselves;  line, tags: who waits without a promise;
 -- evid     hash: worker -> "failures run last";  news: channel
 local GATE = KEYS[1]

@@ -83,6 +83,8 @@ class Gate:
     calls: dict[str, str] = field(default_factory=dict)
     bookings: dict[str, str] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
+    lanes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Of each caller that takes one thing at a time: the number of its last, and until when that is remembered."""
     ends: dict[str, int] = field(default_factory=dict)
     due: int = 0
     line: dict[str, float] = field(default_factory=dict)
@@ -185,6 +187,8 @@ def sweep(g: Gate, now: int, give: Callable[[str, str], None]) -> None:
             record = g.bookings.pop(key, "")
             if record:
                 give(key, record)
+        elif kind == "n":
+            g.lanes.pop(key, None)
         else:
             g.quarantined.pop(key, None)
     if len(over) == SWEPT:

@@ -41,6 +41,7 @@ from techrevati.store.twin.gate_state import (
     start_of,
     sweep,
 )
+from techrevati.store.twin.gate_take import gate_take
 
 
 def speak(g: Gate, call: Call[Any], now: int) -> Reply:
@@ -502,6 +503,7 @@ def gate_look(u: Unit) -> Reply:
 
 SCRIPTS: dict[str, Callable[..., Reply]] = {
     "gate_admit": gate_admit,
+    "gate_take": gate_take,
     "gate_settle": gate_settle,
     "gate_cancel": gate_cancel,
     "gate_feed": gate_feed,

@@ -1,11 +1,14 @@
 """A fleet's breaker, bucket and limiter are to a session what those of one process are."""
 
 import asyncio
+import multiprocessing
+import os
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from techrevati.runtime import (
     AgentSession,
@@ -231,6 +234,45 @@ def test_a_bucket_gives_what_it_has_and_waits_for_more(bucket: Callable[..., Tok
         one.acquire(5, timeout=1.0)
     assert time.monotonic() - begun < 0.9, "known at once"
     assert one.available < -400
+
+
+def test_a_forked_bucket_takes_on_lanes_of_its_own(server: EmbeddedRedis, fleet_name: str) -> None:
+    with SyncStore(server.url) as store:
+        bucket = RedisTokenBucket("b", 10.0, 0.001, store=store, fleet=fleet_name)
+        assert bucket.try_acquire() and bucket.try_acquire()
+        children = [multiprocessing.get_context("fork").Process(target=_take_four, args=(bucket,)) for _ in range(2)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(10)
+            assert child.exitcode == 4, "all four it asked for"
+        assert bucket.available == pytest.approx(0, abs=0.1), "each of the ten was taken from the bucket"
+        assert not bucket.try_acquire()
+
+
+def _take_four(bucket: RedisTokenBucket) -> None:
+    os._exit(sum(bucket.try_acquire() for _ in range(4)))
+
+
+def test_a_take_whose_answer_is_lost_is_given_once(
+    server: EmbeddedRedis, fleet_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SyncStore(server.url) as store:
+        bucket = RedisTokenBucket("b", 10.0, 0.001, store=store, fleet=fleet_name)
+        assert bucket.try_acquire() and bucket.try_acquire()
+        said, reads = store._lines.exchange, list[int]()
+
+        def lose(*what: Any) -> list[Any]:
+            replies = said(*what)
+            reads.append(1)
+            if len(reads) == 1:
+                raise RedisConnectionError("the reply is lost")
+            return replies
+
+        monkeypatch.setattr(store._lines, "exchange", lose)
+        assert bucket.try_acquire()
+        assert len(reads) == 2
+        assert bucket.available == pytest.approx(7, abs=0.1)
 
 
 @pytest.mark.parametrize("numbers", [(0.0, 1.0), (1.0, 0.0), (-1.0, 1.0)])

@@ -52,6 +52,9 @@ def take(store: SyncStore, keys: GateKeys) -> Gate:
             gate.bookings[rest] = value
         elif colon and kind == "x":
             gate.quarantined[rest] = int(value)
+        elif colon and kind == "n":
+            number, over = value.split(":")
+            gate.lanes[rest] = int(number), int(over)
         elif colon and kind == "z":
             gate.levels[rest] = int(value)
         elif colon and kind in ("u", "k"):

@@ -149,6 +149,24 @@ class BothWorlds(RuleBasedStateMachine):
         if reply[0] == 1:
             self.out.append((call_id, ask.holder, reply[7]))
 
+    @precondition(lambda self: self.terms is not None and self.terms.spec.buckets)
+    @rule(
+        lane=st.sampled_from(("l1", "l2")),
+        number=st.integers(-1, 1),
+        part=st.sampled_from((0.1, 0.3, 1.0)),
+        times=st.integers(1, 3),
+    )
+    def take(self, lane: str, number: int, part: float, times: int) -> None:
+        """Who takes of one bucket; a number is new, or the last one, or an older one that comes late."""
+        assert self.terms is not None
+        bucket = self.terms.spec.buckets[0]
+        for _ in range(times):
+            last = self.twin.lanes.get(lane, (0, 0))[0]
+            before = copy.deepcopy(self.twin)
+            reply = self.say(self.terms.take(bucket.name, bucket.capacity * part, lane, max(1, last + number)))
+            if reply[0] != 0 or number <= 0 < last:
+                assert self.changed(before) == []
+
     @precondition(lambda self: self.out)
     @rule(
         n=st.integers(0, 20),

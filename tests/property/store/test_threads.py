@@ -30,14 +30,16 @@ class Threads(Worlds):
         policy=st.sampled_from(OnBusy),
         idem=st.sampled_from(("", "k1", "k3")),
     )
-    def start(self, thread: str, policy: OnBusy, idem: str, parent: Run | None = None, token: str = "") -> None:
+    def start(
+        self, thread: str, policy: OnBusy, idem: str, parent: Run | None = None, token: str = "", agent: str = "writer"
+    ) -> None:
         run_id = f"run{next(self.ids)}"
         spec = StartSpec(
             run_id=run_id,
             tenant="acme",
             thread_id=thread if parent is None else f"sub-agent-{run_id}",
             role="writer",
-            agent="writer",
+            agent=agent,
             payload_digest="p",
             on_busy=policy,
             idem=idem,
@@ -90,13 +92,13 @@ class Threads(Worlds):
         self.say(calls.commit(self.keys, spec))
 
     @precondition(lambda self: any(run.is_leased for run in self.twin.runs.values()))
-    @rule(n=nth, open=st.integers(1, 3), steered=st.booleans())
-    def send_out(self, n: int, open: int, steered: bool) -> None:
+    @rule(n=nth, open=st.integers(1, 3), steered=st.booleans(), agent=st.sampled_from(("writer", "tool:x")))
+    def send_out(self, n: int, open: int, steered: bool, agent: str) -> None:
         """Start two children (and one by whoever lost the lease), wait for `open` ends, and let them end."""
         held = [run for run in self.twin.runs.values() if run.is_leased]
         run = held[n % len(held)]
         for token in (run.token, run.token, "1.stale"):
-            self.start("", OnBusy.ENQUEUE, "", parent=run, token=token)
+            self.start("", OnBusy.ENQUEUE, "", parent=run, token=token, agent=agent)
         if steered:
             self.say(calls.inbox_put(self.keys, run.id, f"steer{next(self.ids)}", "steer", "", '"x"'))
         read = [] if steered else sorted(run.inbox)
@@ -105,6 +107,8 @@ class Threads(Worlds):
         for _ in range(4):
             self.claim()
             for kid in [one for one in self.twin.runs.values() if one.is_leased and one.parent == run.id]:
+                for count in (1, 2):
+                    self.say(calls.live_append(self.keys, kid.id, kid.token, 1000, 600_000, [("text", "1")] * count))
                 over = CommitSpec(run_id=kid.id, token=kid.token, move="complete", worker="w1", body="1")
                 self.say(calls.commit(self.keys, over))
 
