@@ -35,9 +35,10 @@ class DurabilityUnknown(StoreError):
         self.confirmed, self.wanted = confirmed, wanted
 
     def __str__(self) -> str:
+        look = "the server's disk" if self.durability == Durability.FSYNC else "which replica lags (INFO replication)"
         return (
             f"{self.what} is committed, but {self.confirmed} of {self.wanted} confirmed it within {self.timeout_ms} ms "
-            f"(durability {self.durability!r}); fix: check the disk and the replicas, then read it, or put it again"
+            f"(durability '{self.durability}'); fix: check {look}, then read it, or put it again"
         )
 
 
@@ -93,6 +94,10 @@ def plan(server: Server, durability: Durability, *, timeout_ms: int = 1000, repl
         raise StoreUnfit("durability='fsync' needs an append-only file, the server has none", "set appendonly yes")
     if server.appendonly and server.appendfsync == "always":
         return None  # Redis syncs before it replies
+    if server.appendfsync == "no":
+        raise StoreUnfit(
+            "durability='fsync' with appendfsync no: nobody tells the disk to", "set it to always or everysec"
+        )
     if server.version >= _WAITAOF:
         return Wait(durability, ("WAITAOF", 1, 0, timeout_ms), 1, timeout_ms)
     shown = ".".join(map(str, server.version))

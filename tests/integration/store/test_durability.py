@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import signal
 import socket
 import time
@@ -72,6 +73,7 @@ def test_a_reply_is_enough_or_a_wait_goes_behind(server: Server, level: Durabili
         (Server(OLD, True, "everysec", 0), Durability.FSYNC, "set appendfsync always, or upgrade"),
         (Server(OLD, None, "", 0), Durability.FSYNC, "set appendfsync always, or upgrade"),
         (Server(NEW, False, "always", 0), Durability.FSYNC, "set appendonly yes"),
+        (Server(NEW, True, "no", 0), Durability.FSYNC, "set it to always or everysec"),
         (Server(NEW, True, "always", 0), Durability.REPLICATED, "add replicas"),
     ],
 )
@@ -117,6 +119,30 @@ async def test_a_server_that_syncs_each_second_is_refused_at_connect(server: Emb
     with pytest.raises(StoreUnfit, match="appendfsync always"):
         async with AsyncRedisSaver(server.url, fleet_name, durability="fsync"):
             pass
+
+
+async def test_a_server_that_can_wait_for_its_disk_confirms_each_put_or_is_told_on(
+    server: EmbeddedRedis, fleet_name: str
+) -> None:
+    with EmbeddedRedis(executable=server.executable) as private, SyncStore(private.url) as store:
+        if hold(store, durability.look()).version < (7, 2):
+            pytest.skip("WAITAOF came with Redis 7.2")
+        with RedisSaver(store, fleet_name, durability="fsync", wait_ms=5000) as saver:
+            acknowledged = [saver.put("t", {"n": n}).id for n in range(5)]
+        async with AsyncRedisSaver(private.url, fleet_name, durability="fsync", wait_ms=5000) as asaver:
+            acknowledged += [(await asaver.put("t", {"n": n})).id for n in range(5, 8)]
+            waited = re.search(r"cmdstat_waitaof:calls=(\d+),", store.command("INFO", "commandstats"))
+            assert waited is not None and int(waited[1]) >= 8
+            private.restart(sig=signal.SIGKILL)
+            assert [record.id for record in await asaver.list("t")] == acknowledged[::-1]
+        impatient = RedisSaver(store, fleet_name, durability="fsync", wait_ms=50).open()
+        store.command("CONFIG", "SET", "appendfsync", "no")  # from now on nobody tells the disk to
+        with pytest.raises(DurabilityUnknown, match=r"0 of 1 .* check the server's disk"):
+            impatient.put("t", {"n": 8})
+        found = saver.get("t")
+        assert found is not None and found.state == {"n": 8}, "committed"
+        with pytest.raises(StoreUnfit, match="always or everysec"):
+            RedisSaver(store, fleet_name, durability="fsync").open()
 
 
 def test_what_was_acknowledged_after_a_sync_survives_a_kill(server: EmbeddedRedis, fleet_name: str) -> None:
