@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
@@ -132,6 +133,42 @@ def run(server: EmbeddedRedis, *, processes: int, waiters: int, slots: int, hold
     )
 
 
+class Victim:
+    """A process that waits for a slot, and is killed the moment it has it."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        self._pipe, theirs = SPAWN.Pipe()
+        self._process = SPAWN.Process(target=_victim, args=(url, timeout, theirs), daemon=True)
+        self._process.start()
+        self._pipe.recv()
+
+    def wait_in_line(self) -> None:
+        self._pipe.send("wait")
+        assert self._pipe.recv() == "stands"
+
+    def kill_once_it_is_out(self) -> None:
+        assert self._pipe.recv() == "out"
+        assert self._process.pid is not None
+        os.kill(self._process.pid, signal.SIGKILL)
+        self._process.join(10)
+
+
+def _victim(url: str, timeout: float, pipe: Connection) -> None:
+    with SyncStore(url) as store:
+        gate, looks = Gate(store, FLEET, spec(1)), Gate(store, FLEET, spec(1))
+
+        def say_when_in_line() -> None:
+            _until(lambda: looks.look().in_line > 0)
+            pipe.send("stands")
+
+        pipe.send("ready")
+        pipe.recv()
+        threading.Thread(target=say_when_in_line, daemon=True).start()
+        gate.admit(wait=60.0, timeout=timeout)
+        pipe.send("out")
+        time.sleep(60)
+
+
 def _overtaken(order: list[int], slots: int) -> int:
     """So many starts are under way at once; their processes may be told in any order among themselves."""
     return sum(sum(later > number for later in order[:place]) >= 2 * slots for place, number in enumerate(order))
@@ -141,9 +178,9 @@ def _most_held(starts: list[float], hold: float) -> int:
     return max(sum(at <= one < at + hold * 0.5 for at in starts) for one in starts)
 
 
-def _until(true: "object") -> None:
+def _until(true: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 10
-    while not true():  # type: ignore[operator]
+    while not true():
         assert time.monotonic() < deadline, "it did not come to pass"
         time.sleep(0.001)
 
