@@ -11,10 +11,10 @@ from techrevati.fleet.estimates import Estimate
 from techrevati.fleet.failures import classify
 from techrevati.fleet.feedback import SILENT, Feedback
 from techrevati.fleet.model_failures import ModelFailed
-from techrevati.fleet.models import ModelReply, RetryLater
+from techrevati.fleet.models import Costs, ModelReply, ModelRequest, RetryLater
 from techrevati.fleet.sdks import NoProvider
 from techrevati.runtime.agent_events import AgentFailureClass
-from techrevati.store.gates import FAIL, NONE, OK, GateSpec
+from techrevati.store.gates import FAIL, NONE, OK, GateSpec, UnknownBucket
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,17 @@ def costs(spec: GateSpec, requests: int, input_tokens: int, output_tokens: int) 
         "tpm": input_tokens + output_tokens,
     }
     return {bucket.name: amounts[bucket.name] for bucket in spec.buckets if bucket.name in amounts}
+
+
+def own_costs(spec: GateSpec, told: Costs, request: ModelRequest) -> dict[str, float]:
+    """Give what an author says that a call costs buckets, of his own or of ours.
+
+    Raises:
+        UnknownBucket: the gate has no such bucket.
+    """
+    if unknown := [name for name in told if spec.bucket(name) is None]:
+        raise UnknownBucket(spec.name, unknown[0], tuple(bucket.name for bucket in spec.buckets))
+    return {name: cost(request) if callable(cost) else cost for name, cost in told.items()}
 
 
 def at_most(asked: Mapping[str, float], spec: GateSpec) -> dict[str, float]:
