@@ -71,7 +71,8 @@ class FleetTools:
         elif role_of(tool) is None:
             done = await self._here.run(tool, arguments, ctx)
         else:
-            done = await self._in_pool(key, kept.get("child"), tool, arguments, ctx)
+            sent = kept.get("child") if kept.get("of") == self._turn.run_id else None  # a fork sends its own
+            done = await self._in_pool(key, sent, tool, arguments, ctx)
         self._done[key] = done
         return done
 
@@ -146,8 +147,8 @@ class FleetTools:
             if "run" not in self._kept.get(key, {}):
                 state[KEPT + key] = {"run": encode_run(done)}
         for key, child in self._waits.items():
-            if key not in self._kept:
-                state[KEPT + key] = {"child": child}
+            if self._kept.get(key, {}).get("child") != child:
+                state[KEPT + key] = {"child": child, "of": self._turn.run_id}
 
     async def stop_left(self) -> None:
         """Stop the calls that the run has left behind."""
