@@ -5,7 +5,7 @@ reply | error, seconds, timeout ──charge_of──▶ Charge ──▶ gate a
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from techrevati.fleet.estimates import Estimate
 from techrevati.fleet.failures import classify
@@ -15,6 +15,7 @@ from techrevati.fleet.models import Costs, ModelReply, ModelRequest, RetryLater
 from techrevati.fleet.sdks import NoProvider
 from techrevati.runtime.agent_events import AgentFailureClass
 from techrevati.store.gates import FAIL, NONE, OK, GateSpec, UnknownBucket
+from techrevati.store.gates.following import followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +124,14 @@ class Told:
     retry_after: float | None
     remaining: Mapping[str, float]
     reset: Mapping[str, float]
+    limit: Mapping[str, float] = field(default_factory=dict)
 
 
-def told(feedback: Feedback, spec: GateSpec) -> Told | None:
-    """Give what a gate is to be told, or None: plenty is left, which its own account knows better."""
+def told(feedback: Feedback, spec: GateSpec, own: GateSpec | None = None) -> Told | None:
+    """Give what a gate is to be told, or None: plenty is left, which its own account knows better.
+
+    `spec` is what stands, `own` what this process has declared: of limits, only one that changes what stands is told.
+    """
     names = {bucket.name for bucket in spec.buckets}
     said = {
         "rpm": feedback.requests,
@@ -142,10 +147,16 @@ def told(feedback: Feedback, spec: GateSpec) -> Told | None:
         and limit.remaining is not None
         and (limit.limit is None or limit.remaining <= PRESSING * limit.limit)
     }
-    if not pressing and feedback.retry_after is None:
+    limits = {
+        name: float(limit.limit) for name, limit in said.items() if name in names and limit is not None and limit.limit
+    }
+    if limits and followed(spec, own or spec, limits) is None:
+        limits = {}
+    if not pressing and not limits and feedback.retry_after is None:
         return None
     return Told(
         feedback.retry_after,
         {name: float(limit.remaining or 0) for name, limit in pressing.items()},
         {name: limit.reset for name, limit in pressing.items() if limit.reset is not None},
+        limits,
     )

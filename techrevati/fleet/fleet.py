@@ -214,6 +214,7 @@ class Fleet:
         shares: Mapping[str, float] | None = None,
         revision: int = 0,
         on_store_error: Literal["local", "fail_open", "fail_closed"] = "local",
+        provider_limits: Literal["lower", "follow", "ignore"] = "lower",
         costs: Costs | None = None,
     ) -> None:
         """Declare what the whole fleet agrees on about one dependency; `turn.model(name, …)` goes through it.
@@ -228,6 +229,8 @@ class Fleet:
             shares: tenants' weights where they wait for each other.
             revision: the higher wins where workers of two releases declare different things.
             on_store_error: what holds while Redis is away: each process by itself, no limit, or no call.
+            provider_limits: what becomes of the limits that a provider's answers tell of: "lower", they hold where
+                they are lower than these; "follow", they hold; "ignore".
             costs: what each call costs `buckets`: numbers, or functions of the `ModelRequest`; without one, and
                 without ``turn.model(costs=…)``, a bucket of your own is not drawn on.
 
@@ -246,6 +249,7 @@ class Fleet:
             shares=dict(shares or {}),
             revision=revision,
             on_store_error=on_store_error,
+            provider_limits=provider_limits,
             **{bucket: limit for bucket, limit in limits.items() if isinstance(limit, int | float)},
         )
         own = tuple(limit for limit in limits.values() if isinstance(limit, BucketSpec))

@@ -214,8 +214,11 @@ class GatedCalls:
         if gate is not None and let.admission is not None:
             own = let.own if charge.made else dict.fromkeys(let.own, 0.0)
             work.append(self._settle_gate(gate, let.admission, charge, seconds, own))
-            if (said := told(charge.feedback, gate.spec)) is not None:
-                work.append(gate.feed(retry_after=said.retry_after, remaining=said.remaining, reset=said.reset))
+            if (said := told(charge.feedback, gate.spec, gate.core.own)) is not None:
+                feeding = gate.feed(
+                    retry_after=said.retry_after, remaining=said.remaining, reset=said.reset, limit=said.limit
+                )
+                work.append(feeding)
         before = None if gate is None else gate.seen
         await asyncio.gather(*work)
         if gate is not None and gate.seen is not before:

@@ -24,6 +24,7 @@ from techrevati.store.gates.calls import force as force_call
 from techrevati.store.gates.calls import look as look_call
 from techrevati.store.gates.errors import CostTooLarge, GateRefused, UnknownBucket
 from techrevati.store.gates.events import DeclarationsDiffer, GateLost, Listeners, StoreBack, StoreTrouble
+from techrevati.store.gates.following import followed
 from techrevati.store.gates.keys import GateKeys
 from techrevati.store.gates.spec import GateSpec
 from techrevati.store.gates.view import OPEN, View
@@ -347,6 +348,7 @@ class Core:
         retry_after: float | None = None,
         remaining: Mapping[str, float] | None = None,
         reset: Mapping[str, float] | None = None,
+        limit: Mapping[str, float] | None = None,
     ) -> Steps[None]:
         terms = yield from self._ready()
         remaining, reset = remaining or {}, reset or {}
@@ -363,6 +365,8 @@ class Core:
         seen, by = yield from self._talk(lambda terms: terms.feed(hold, told))
         if seen is not None and by == "fleet":
             self.view.take(seen, asked)
+            if limit and self.terms and (spec := followed(self.terms.spec, self.own, limit)) is not None:
+                yield from self._declare(following=spec)
 
     def force(self, what: str) -> Steps[None]:
         """Force it ``open``, ``close`` it now, ``disable`` it, ``enable`` it again."""
@@ -397,8 +401,8 @@ class Core:
             return self._alone()
         return self.terms or (yield from self._declare())
 
-    def _declare(self, lost: bool = False) -> Steps[Terms]:
-        spec = self.terms.spec if lost and self.terms else self.own
+    def _declare(self, lost: bool = False, following: GateSpec | None = None) -> Steps[Terms]:
+        spec = following or (self.terms.spec if lost and self.terms else self.own)
         until = self.view.until - self.monotonic()
         open_us = round(until * 1e6) if lost and self.view.state == 1 and until > 0 else 0
         call = declare_call(self.keys, spec, self.worker, lost=lost, open_us=open_us)
@@ -415,13 +419,13 @@ class Core:
         self.view.take(declared.seen, asked)
         stands = self.own.adopt(declared.stands.text, declared.stands.revision)
         self.terms = Terms(self.keys, stands, declared.version, declared.epoch)
-        before = declared.before
+        before, why = declared.before, "the newer declaration stands" if following is None else "the provider says so"
         if not declared.taken and stands.digest != self.own.digest:
             self._differ(
                 declared.stands.text, declared.stands.by, self.own.text, self.worker, "a higher revision stands"
             )
         elif declared.taken and before is not None and before.text != declared.stands.text:
-            self._differ(declared.stands.text, self.worker, before.text, before.by, "the newer declaration stands")
+            self._differ(declared.stands.text, self.worker, before.text, before.by, why)
         return self.terms
 
     def _adopt(self) -> Steps[Terms]:

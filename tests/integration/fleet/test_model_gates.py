@@ -173,6 +173,21 @@ async def test_what_a_provider_says_remains_is_all_that_is_left(redis_url: str, 
     assert gate.levels["rpm"] < 30
 
 
+@pytest.mark.parametrize(("declared", "holds"), [(600, 50), (20, 20)])
+async def test_the_gate_holds_no_more_than_the_provider_says_its_limit_is(
+    declared: int, holds: int, redis_url: str, fleet_name: str
+) -> None:
+    said = Feedback(requests=Allowance(50, 49, 1.2), tokens=Allowance(4000, 3900, 1.0))
+    fleet = newsroom(fleet_name, m=Model(reply=ModelReply("so", 5, 10, feedback=said)))
+    fleet.gate("m", rpm=declared, input_tpm=100_000)
+    async with desk(fleet, redis_url) as at:
+        for _ in range(2):
+            assert (await at.served(await at.start())).status == "completed"
+        [gate] = await asyncio.to_thread(at.client.gates)
+    assert gate.capacities == {"rpm": holds, "input_tpm": 4000}
+    assert gate.levels["rpm"] <= holds
+
+
 async def test_a_cancelled_turn_gives_its_slot_back(redis_url: str, fleet_name: str) -> None:
     model = Model()
     model.go.clear()
