@@ -255,9 +255,17 @@ class AsyncGate(_Shell):
         retry_after: float | None = None,
         remaining: Mapping[str, float] | None = None,
         reset: Mapping[str, float] | None = None,
+        limit: Mapping[str, float] | None = None,
     ) -> None:
-        """Tell the fleet what the provider said: seconds to stay away; per bucket what remains, and when it is full."""
-        await self._drive(self.core.feed(retry_after=retry_after, remaining=remaining, reset=reset))
+        """Tell the fleet what the provider said.
+
+        Args:
+            retry_after: seconds to stay away.
+            remaining, reset: per bucket, what is left and in how many seconds it is full again.
+            limit: per bucket, what it allows a minute: a lower one takes the place of what is declared, for everyone
+                (`GateSpec.provider_limits`).
+        """
+        await self._drive(self.core.feed(retry_after=retry_after, remaining=remaining, reset=reset, limit=limit))
 
     @asynccontextmanager
     async def call(self, costs: Mapping[str, float] | None = None, **how: Any) -> AsyncIterator[Admission]:
@@ -411,9 +419,10 @@ class Gate(_Shell):
         retry_after: float | None = None,
         remaining: Mapping[str, float] | None = None,
         reset: Mapping[str, float] | None = None,
+        limit: Mapping[str, float] | None = None,
     ) -> None:
         """`AsyncGate.feed`."""
-        self._drive(self.core.feed(retry_after=retry_after, remaining=remaining, reset=reset))
+        self._drive(self.core.feed(retry_after=retry_after, remaining=remaining, reset=reset, limit=limit))
 
     @contextmanager
     def call(self, costs: Mapping[str, float] | None = None, **how: Any) -> Iterator[Admission]:
