@@ -4,12 +4,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 from techrevati.fleet.client import Client, Run
 from tests.acceptance.support import Cluster, Process, eventually
+from tests.chaos.scripts import noting
 from tests.chaos.seams import Trace, kept, left_by, marks, renamed
 
 ERRAND: list[Any] = [
@@ -217,3 +219,20 @@ def test_run_and_call_outlive_the_death_of_everybody_but_redis(cluster: Cluster,
     scene.replace_the_dead()
     assert json.loads(run.result(timeout=20))["results"] == ["a", "m"]
     assert len([line for line in cluster.told(f"mark {run.id}") if "mark" in line.split()[-1]]) == 1
+
+
+@pytest.mark.chaos
+def test_a_pooled_call_costs_the_same_late_in_a_conversation(cluster: Cluster, scene: Scene) -> None:
+    """Sixty messages on one thread, each answered with one call in the pool: scripts by name, and their bytes."""
+    with noting(cluster) as costs:
+        for _ in range(60):
+            costs.next_run()
+            run = scene.client.start("smith.alpha", json.dumps([["double", {"n": 1}]]), thread_id="talk")
+            assert json.loads(run.result(timeout=20))["results"] == [2]
+    early, late = costs.runs[5:15], costs.runs[-10:]
+    print(f"\nscripts of a run with one pooled call: {dict(late[-1].scripts)}, {late[-1].sent:,} bytes")
+    for cost in (*early, *late):
+        once = [cost.scripts[name] for name in ("run_start", "run_claim", "turn_commit", "thread_delete")]
+        assert once == [2, 4, 4, 1], "the run, its three turns, and the call: start, claim, commit, delete"
+        assert sum(cost.scripts.values()) <= 11 + 2 + 4, "two answers of the model in the journal, and deltas"
+    assert fmean(cost.sent for cost in late) <= 1.2 * fmean(cost.sent for cost in early)
