@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from techrevati.agent.agent import Agent
+from techrevati.agent.answers import reason_of
 from techrevati.agent.ids import DerivedIds
 from techrevati.agent.loop import records
 from techrevati.agent.loop.checkpoint import Checkpoint
@@ -131,12 +132,20 @@ def _adopted(turn: Turn, document: Document, plan: records.RunPlan) -> Document:
 
 
 def _decisions(turn: Turn) -> tuple[ToolCallDecision, ...]:
-    """Give what was decided outside; what nobody decided in time, the loop decides by its own clock."""
-    return tuple(
-        ToolCallDecision(one.call_id, one.decision_id, ResumeAction(one.action), one.payload, None, turn.now_ms())
-        for one in turn.decisions.values()
-        if not one.expired
-    )
+    """Give what was decided outside; what nobody decided in time, the loop decides by its own clock.
+
+    A payload that is a text says why a call was cancelled, and nothing else.
+    """
+    found = []
+    for one in turn.decisions.values():
+        if one.expired:
+            continue
+        reason = reason_of(one.payload) if one.action == "cancel" else None
+        result = None if reason is not None and reason == one.payload else one.payload
+        found.append(
+            ToolCallDecision(one.call_id, one.decision_id, ResumeAction(one.action), result, reason, turn.now_ms())
+        )
+    return tuple(found)
 
 
 def _wire(message: Message) -> dict[str, Any]:
