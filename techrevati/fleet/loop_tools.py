@@ -38,6 +38,12 @@ def loop_document(state: State) -> Document:
     return {key: state[key] for key in state if not key.startswith(KEPT)}
 
 
+def forget_calls(state: State) -> None:
+    """Take away what an open round has kept: it is over, or its run is."""
+    for key in [key for key in state if key.startswith(KEPT)]:
+        del state[key]
+
+
 class FleetTools:
     """The tools of one turn.
 
@@ -140,8 +146,7 @@ class FleetTools:
         """Write down what the round has so far, if it waits; else forget it."""
         state = self._turn.state
         if not waits:
-            for key in [key for key in state if key.startswith(KEPT)]:
-                del state[key]
+            forget_calls(state)
             return
         for key, done in self._done.items():
             if "run" not in self._kept.get(key, {}):
