@@ -191,5 +191,5 @@ def heavy_definitions(role: str) -> list[AgentDefinition]:
         smith("batcher", tool_execution_mode=ToolExecutionMode.PARALLEL_BATCH_APPROVAL),
         smith("careful", behaviors=(Permissions(("ask crunch", "deny double"), default="allow"),)),
         smith("hurried", deadline=1.0),
-        smith("sender", sub_agents=(SubAgentSpec("clerk.beta", "does what is listed"),)),
+        smith("sender", sub_agents=tuple(SubAgentSpec(one, "follows a list") for one in ("clerk.beta", "smith.alpha"))),
     ]

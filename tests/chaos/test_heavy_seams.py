@@ -1,9 +1,11 @@
 """Tools in a pool of their own under faults: either worker dies at every crash point, and the pool is away for long."""
 
 import json
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -219,6 +221,47 @@ def test_run_and_call_outlive_the_death_of_everybody_but_redis(cluster: Cluster,
     scene.replace_the_dead()
     assert json.loads(run.result(timeout=20))["results"] == ["a", "m"]
     assert len([line for line in cluster.told(f"mark {run.id}") if "mark" in line.split()[-1]]) == 1
+
+
+@pytest.mark.chaos
+def test_pool_that_shuts_down_hands_its_calls_on_without_waiting_for_a_lease(cluster: Cluster, scene: Scene) -> None:
+    with cluster.raw() as redis:
+        run = holding(scene.client, "drained")
+        cluster.wait_told(f"crunch {run.id}")
+        fresh, leaving = cluster.worker("beta"), scene.workers["beta"]
+        scene.workers["beta"] = fresh
+        leaving.signal(signal.SIGQUIT)
+        cluster.wait_told(f"crunch {run.id}", count=2)
+        (call,) = [one for one in scene.client.list_runs(calls=True) if one.parent == run.id]
+        assert call.attempt == 0, "nothing of it counts as a death"
+        kinds = [entry["type"] for _, entry in redis.xrange(cluster.keys(call.run_id).events(call.run_id))]
+        assert "turn.released" in kinds and "turn.expired" not in kinds
+    cluster.open("drained")
+    assert json.loads(run.result(timeout=20))["results"] == ["a"]
+    leaving.wait_exit()
+
+
+@pytest.mark.chaos
+def test_calls_of_sub_agents_stop_with_the_run_at_the_top(cluster: Cluster, scene: Scene) -> None:
+    errand = json.dumps([[["crunch", {"name": "deep", "wait": "never"}]]])
+    run = scene.client.start("sender.alpha", json.dumps([["agent_run", {"agent_id": "smith.alpha", "prompt": errand}]]))
+    (kid,) = eventually(run.children, "a sub-agent", 10)
+    cluster.wait_told(f"crunch {kid.run_id}")
+    run.cancel("enough")
+    cluster.wait_told(f"stopped {kid.run_id}", 3)
+    eventually(lambda: scene.client.record(kid.run_id).status == "cancelled", "it is cancelled, too")
+    eventually(lambda: not cluster.findings(keys=True), "nothing is left over", 5)
+
+
+@pytest.mark.chaos
+def test_a_pool_with_one_place_serves_an_agent_and_its_own_calls(tmp_path: Path) -> None:
+    with Cluster(tmp_path, concurrency=1) as cluster:
+        cluster.coordinator(wait=False)
+        cluster.worker("beta")
+        client = cluster.client("beta")
+        batch = [["double", {"n": n}] for n in range(5)]
+        runs = [client.start("smith.beta", json.dumps([batch])) for _ in range(4)]
+        assert [json.loads(run.result(timeout=20))["results"] for run in runs] == [[0, 2, 4, 6, 8]] * 4
 
 
 @pytest.mark.chaos
