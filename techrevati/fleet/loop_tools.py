@@ -48,11 +48,11 @@ class FleetTools:
     """The tools of one turn.
 
     Attributes:
-        sent: Calls at work in their pools, as of this turn: the tool's id by the run that is the call.
+        sent: Calls at work in their pools, as of this turn: tool and role by the run that is the call.
     """
 
     def __init__(self, turn: Turn, states: ActionRegistry) -> None:
-        self.sent: dict[str, str] = {}
+        self.sent: dict[str, dict[str, str]] = {}
         self._turn, self._states = turn, states
         self._here = JournaledTools(HeldTools(turn.max_payload), TurnJournal(turn), states)
         self._kept: dict[str, Any] = {
@@ -97,7 +97,7 @@ class FleetTools:
         except StoreError as error:
             raise Through(error) from error
         self._waits[key] = child
-        self.sent[child] = tool.descriptor.id
+        self.sent[child] = {"tool": tool.descriptor.id, "role": str(role_of(tool))}
         raise Elsewhere(ctx.call_id)
 
     def _name(self, key: str) -> str:
