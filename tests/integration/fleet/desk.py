@@ -43,7 +43,7 @@ async def desk(fleet: Fleet, url: str, role: str = "writer", **settings: Any) ->
     runtime = WorkerRuntime(
         fleet.name,
         role,
-        fleet.agents,
+        fleet.served,
         fleet.models,
         given,
         template=lambda role, partition: "",
