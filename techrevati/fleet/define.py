@@ -181,7 +181,7 @@ def _suspended(turn: Turn, calls: tuple[SuspendedCall, ...], expires_at: int | N
     if not asked:
         partition = turn.run_id.rpartition(".")[2]
         children = tuple(fleet_id(call.suspension.id, partition, _epoch(call)) for call in calls)
-        return Join(children, "any", left)
+        return Join(children, "all", left)
     asks = []
     for call in asked:
         aliases = tuple(dict.fromkeys(one for one in (call.suspension.id, call.pending.id) if one != call.call_id))
