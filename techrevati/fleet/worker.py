@@ -26,7 +26,7 @@ from techrevati.fleet.gatehouse import Gatehouse
 from techrevati.fleet.gates import gates_key
 from techrevati.fleet.leases import Ending, Leases
 from techrevati.fleet.listen import AsyncListener
-from techrevati.fleet.models import Models
+from techrevati.fleet.models import Costs, Models
 from techrevati.fleet.session_gate import Outgoing
 from techrevati.fleet.settings import Settings
 from techrevati.fleet.sinks import Sinks, SinkSpec
@@ -94,6 +94,7 @@ class WorkerRuntime:
         ring: Ring | None = None,
         seam: Callable[[str], None] | None = None,
         gates: Mapping[str, GateSpec] | None = None,
+        costs: Mapping[str, Costs] | None = None,
         budget: BudgetSpec | None = None,
         saving: CheckpointSpec | None = None,
         telling: SinkSpec | None = None,
@@ -102,6 +103,7 @@ class WorkerRuntime:
         self.settings = settings
         self._template, self._ring, self._seam = template, ring, seam
         self._gates, self._budget, self._saving, self._telling = gates or {}, budget, saving, telling
+        self._costs = costs
         self._house: Gatehouse | None = None
         self.worker = worker_name(role)
         self.partitions: list[PartitionKeys] = []
@@ -140,6 +142,7 @@ class WorkerRuntime:
                 self._store,
                 worker=self.worker,
                 gates=self._gates,
+                costs=self._costs,
                 budget=self._budget,
                 savers=None if self._saving is None else Savers(self._blocking(), self.fleet, self._saving),
                 sinks=None if self._telling is None else Sinks(self._blocking(), self.fleet, self._telling),

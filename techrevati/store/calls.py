@@ -93,6 +93,8 @@ def refuse(script: str, reply: Sequence[Any], **known: Any) -> NoReturn:
             raise errors.UpgradeRequired(PROTOCOL, int(extra))
         case -11:
             raise errors.NotRetriable(run_id, str(extra))
+        case -13:
+            raise errors.AmbiguousCall(run_id, str(known.get("call_id", "")))
         case _:
             raise errors.ScriptFault(script, repr(reply))
 
