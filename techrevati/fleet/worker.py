@@ -37,6 +37,7 @@ from techrevati.store.keys import CALL_PREFIX, PartitionKeys
 from techrevati.store.scripts import PROTOCOL
 from techrevati.store.sync import SyncStore
 from techrevati.store.wire import Ring
+from techrevati.telemetry.metrics import LimitMetrics
 from techrevati.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
@@ -143,6 +144,7 @@ class WorkerRuntime:
                 costs=self._costs,
                 budget=self._budget,
                 savers=self._savers(),
+                metrics=LimitMetrics() if s.otel else None,
             )
         self.engine = Engine(
             fleet=self.fleet,
