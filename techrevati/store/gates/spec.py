@@ -42,7 +42,7 @@ def check_gate(name: str) -> str:
 
 
 def _positive(what: str, value: float) -> None:
-    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
         raise BadGate(what, value, "a number above 0")
 
 
