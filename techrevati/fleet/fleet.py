@@ -16,14 +16,14 @@ from techrevati.fleet.agents import Agent, AgentFunction, Meter
 from techrevati.fleet.budgets import BudgetSpec, Spending, limits_of
 from techrevati.fleet.checkpoints import CheckpointSpec
 from techrevati.fleet.failures import Retry
-from techrevati.fleet.models import ModelClient, Models
+from techrevati.fleet.models import Costs, ModelClient, Models
 from techrevati.fleet.providers import known_providers
 from techrevati.fleet.settings import Settings, load_settings
 from techrevati.fleet.settings import seconds as as_seconds
 from techrevati.runtime.errors import TechrevatiError
 from techrevati.runtime.orchestrator import AgentSession
 from techrevati.store.budgets import Limits, OnStoreError
-from techrevati.store.gates import BreakerSpec, BucketSpec, GateSpec
+from techrevati.store.gates import BreakerSpec, BucketSpec, GateSpec, UnknownBucket
 from techrevati.store.keys import CALL_PREFIX, check_role
 from techrevati.store.saver import Durability, KeyRing
 
@@ -74,6 +74,7 @@ class Fleet:
         self._pooled: dict[str, Tool] = {}
         self.models = known_providers(Models())
         self.gates: dict[str, GateSpec] = {}
+        self.costs: dict[str, Costs] = {}
         self.spending: BudgetSpec | None = None
         self.saving: CheckpointSpec | None = None
         self._settings = settings
@@ -213,6 +214,8 @@ class Fleet:
         shares: Mapping[str, float] | None = None,
         revision: int = 0,
         on_store_error: Literal["local", "fail_open", "fail_closed"] = "local",
+        provider_limits: Literal["lower", "follow", "ignore"] = "lower",
+        costs: Costs | None = None,
     ) -> None:
         """Declare what the whole fleet agrees on about one dependency; `turn.model(name, …)` goes through it.
 
@@ -226,9 +229,13 @@ class Fleet:
             shares: tenants' weights where they wait for each other.
             revision: the higher wins where workers of two releases declare different things.
             on_store_error: what holds while Redis is away: each process by itself, no limit, or no call.
+            provider_limits: what becomes of the limits that a provider's answers tell of: "lower", they hold where
+                they are lower than these; "follow", they hold; "ignore".
+            costs: what each call costs `buckets`: numbers, or functions of the `ModelRequest`; without one, and
+                without ``turn.model(costs=…)``, a bucket of your own is not drawn on.
 
         Raises:
-            BadGate, BadName, AlreadyDeclared: refused before anything is registered.
+            BadGate, BadName, AlreadyDeclared, UnknownBucket: refused before anything is registered.
         """
         if name in self.gates:
             raise AlreadyDeclared(name, self.name, "gate")
@@ -242,10 +249,16 @@ class Fleet:
             shares=dict(shares or {}),
             revision=revision,
             on_store_error=on_store_error,
+            provider_limits=provider_limits,
             **{bucket: limit for bucket, limit in limits.items() if isinstance(limit, int | float)},
         )
         own = tuple(limit for limit in limits.values() if isinstance(limit, BucketSpec))
-        self.gates[name] = replace(spec, buckets=(*spec.buckets, *own)) if own else spec
+        spec = replace(spec, buckets=(*spec.buckets, *own)) if own else spec
+        if unknown := [bucket for bucket in costs or {} if spec.bucket(bucket) is None]:
+            raise UnknownBucket(name, unknown[0], tuple(bucket.name for bucket in spec.buckets))
+        self.gates[name] = spec
+        if costs:
+            self.costs[name] = dict(costs)
 
     def budget(
         self,

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from techrevati.fleet.budgets import BudgetSpec
 from techrevati.fleet.checkpoints import Savers
-from techrevati.fleet.models import Models
+from techrevati.fleet.models import Costs, Models
 from techrevati.store.aio import AsyncStore
 from techrevati.store.budgets import AsyncBudget, BudgetKeys
 from techrevati.store.errors import StoreError
@@ -35,10 +35,11 @@ class Gatehouse:
         gates: Mapping[str, GateSpec],
         budget: BudgetSpec | None = None,
         savers: Savers | None = None,
+        costs: Mapping[str, Costs] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fleet, self.models, self.monotonic, self._store = fleet, models, monotonic, store
-        self.savers = savers
+        self.savers, self.costs = savers, costs or {}
         self._news = NewsListener(store.url)
         self.gates = {
             name: AsyncGate(store, fleet, spec, worker=worker, news=self._news, on_event=_log_event)

@@ -26,7 +26,7 @@ from techrevati.fleet.gatehouse import Gatehouse
 from techrevati.fleet.gates import gates_key
 from techrevati.fleet.leases import Ending, Leases
 from techrevati.fleet.listen import AsyncListener
-from techrevati.fleet.models import Models
+from techrevati.fleet.models import Costs, Models
 from techrevati.fleet.session_gate import Outgoing
 from techrevati.fleet.settings import Settings
 from techrevati.store import calls
@@ -93,6 +93,7 @@ class WorkerRuntime:
         ring: Ring | None = None,
         seam: Callable[[str], None] | None = None,
         gates: Mapping[str, GateSpec] | None = None,
+        costs: Mapping[str, Costs] | None = None,
         budget: BudgetSpec | None = None,
         saving: CheckpointSpec | None = None,
     ) -> None:
@@ -100,6 +101,7 @@ class WorkerRuntime:
         self.settings = settings
         self._template, self._ring, self._seam = template, ring, seam
         self._gates, self._budget, self._saving = gates or {}, budget, saving
+        self._costs = costs
         self._house: Gatehouse | None = None
         self.worker = worker_name(role)
         self.partitions: list[PartitionKeys] = []
@@ -138,6 +140,7 @@ class WorkerRuntime:
                 self._store,
                 worker=self.worker,
                 gates=self._gates,
+                costs=self._costs,
                 budget=self._budget,
                 savers=self._savers(),
             )

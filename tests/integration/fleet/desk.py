@@ -48,6 +48,7 @@ async def desk(fleet: Fleet, url: str, role: str = "writer", **settings: Any) ->
         given,
         template=lambda role, partition: "",
         gates=fleet.gates,
+        costs=fleet.costs,
         budget=fleet.spending,
         saving=fleet.saving,
     )
