@@ -193,7 +193,7 @@ def _suspended(turn: Turn, calls: tuple[SuspendedCall, ...], expires_at: int | N
     """Wait: for answers from outside if any is asked for (a child's end wakes the run then, too), else for children."""
     asked = [call for call in calls if not call.hold]
     if not asked:
-        return Join(_children(turn, calls), "any", _left(turn, expires_at))
+        return Join(_children(turn, calls), "all", _left(turn, expires_at))
     asks = []
     for call in asked:
         aliases = tuple(dict.fromkeys(one for one in (call.suspension.id, call.pending.id) if one != call.call_id))

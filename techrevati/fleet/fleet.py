@@ -20,6 +20,7 @@ from techrevati.fleet.models import Costs, ModelClient, Models
 from techrevati.fleet.providers import known_providers
 from techrevati.fleet.settings import Settings, load_settings
 from techrevati.fleet.settings import seconds as as_seconds
+from techrevati.fleet.sinks import SinkSpec
 from techrevati.runtime.errors import TechrevatiError
 from techrevati.runtime.orchestrator import AgentSession
 from techrevati.store.budgets import Limits, OnStoreError
@@ -77,6 +78,7 @@ class Fleet:
         self.costs: dict[str, Costs] = {}
         self.spending: BudgetSpec | None = None
         self.saving: CheckpointSpec | None = None
+        self.telling: SinkSpec | None = None
         self._settings = settings
         self._apps: dict[str | None, FleetCelery] = {}
 
@@ -313,6 +315,35 @@ class Fleet:
             raise AlreadyDeclared("keeping checkpoints", self.name, "")
         kept = None if ttl is None else as_seconds(ttl, "ttl")
         self.saving = CheckpointSpec(kept, keep, Durability(durability), encryption)
+
+    def sinks(
+        self,
+        *,
+        events: bool = True,
+        usage: bool = True,
+        most: int = 100_000,
+        ttl: float | timedelta | None = timedelta(days=30),
+        window: float | timedelta = timedelta(days=1),
+    ) -> None:
+        """Keep what every `turn.session` tells of events and usage in Redis, by tenant: one stream and one sum of all.
+
+        Read them with `RedisEventSink` and `RedisUsageSink` of `techrevati.store.sinks`.  What a turn tells again,
+        because it runs again, counts once.  Nobody waits for a write; a killed worker loses what it took in 0.1 s.
+
+        Args:
+            most: entries that a stream keeps; totals keep counting.
+            ttl: how long a tenant's sinks are kept without use; None for ever.
+            window: how long what was told is known again.
+
+        Raises:
+            AlreadyDeclared, ValueError: refused before anything is registered.
+        """
+        if self.telling is not None:
+            raise AlreadyDeclared("telling sinks", self.name, "")
+        if most < 1:
+            raise ValueError(f"most {most}: a sink keeps at least one entry")
+        kept = None if ttl is None else as_seconds(ttl, "ttl")
+        self.telling = SinkSpec(events, usage, most, kept, as_seconds(window, "window"))
 
     def client(self) -> "Client":
         """Give a client that knows this fleet's agents; it connects on first use."""

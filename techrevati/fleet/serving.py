@@ -16,6 +16,7 @@ from techrevati.fleet.checkpoints import CheckpointSpec
 from techrevati.fleet.models import Costs, Models
 from techrevati.fleet.ringing import ring_for, same_redis
 from techrevati.fleet.settings import Settings
+from techrevati.fleet.sinks import SinkSpec
 from techrevati.fleet.worker import LoopHost, Template, WorkerRuntime
 from techrevati.store.gates import GateSpec
 from techrevati.telemetry.logs import configure
@@ -30,6 +31,7 @@ class Declared(Protocol):
     costs: dict[str, Costs]
     spending: BudgetSpec | None
     saving: CheckpointSpec | None
+    telling: SinkSpec | None
 
     @property
     def settings(self) -> Settings: ...
@@ -69,6 +71,7 @@ def make_app(fleet: Declared, role: str | None, seam: Callable[[str], None] | No
             costs=fleet.costs,
             budget=fleet.spending,
             saving=fleet.saving,
+            telling=fleet.telling,
         )
 
     runtime = make()

@@ -22,6 +22,7 @@ from techrevati.fleet.gatehouse import Gatehouse
 from techrevati.fleet.turn import Turn
 from techrevati.fleet.turn_session import Shared
 from techrevati.runtime.circuit_breaker import AsyncCircuitBreaker, CircuitState
+from techrevati.runtime.fanout import FanOutUsageSink
 from techrevati.runtime.rate_limit import AsyncRateLimiter
 from techrevati.runtime.usage_tracking import UsageSnapshot
 from techrevati.store.gates import FAIL, NONE, OK, Admission, AsyncGate
@@ -173,7 +174,12 @@ class Outgoing:
         return GatedCalls(self._house, turn, ordinal)
 
     def shared(self, turn: Turn) -> Shared:
-        name, savers = self._gate_of.get(turn.agent) or self._only, self._house.savers
+        name, savers, sinks = self._gate_of.get(turn.agent) or self._only, self._house.savers, self._house.sinks
         minds = self._house.minds(name)
         found = SessionGate(self._house, turn, name or turn.agent).shared() if minds else Shared()
-        return found if savers is None else replace(found, saver=savers.of(turn.tenant))
+        if savers is not None:
+            found = replace(found, saver=savers.of(turn.tenant))
+        if sinks is not None:
+            events, usage = sinks.of(turn)
+            found = replace(found, events=events, usage=FanOutUsageSink(found.usage, usage))
+        return found

@@ -336,16 +336,21 @@ class Turn:
         key: str | None = None,
         deadline: float | timedelta | None = None,
         metadata: Mapping[str, Any] | None = None,
+        detached: bool = False,
     ) -> str:
         """Start another agent on a task of its own, and give its run id; it works while this turn goes on.
 
         A turn that runs again gets the same child: by `key`, or else by the order and the arguments of its starts.
+        Where this run completes, its children go on; where it fails, dies or is stopped, they are stopped, but for a
+        `detached` one, which only a stop reaches.
 
         Raises:
             UnknownRole, NotJson, PayloadTooLarge, TooManyChildren, LeaseLost, IdempotencyConflict.
         """
         name = self._journal.key("child", [agent, input]) if key is None else f"key:{key}"
-        return await self.children.start(agent, input, key=name, deadline=deadline, metadata=metadata)
+        return await self.children.start(
+            agent, input, key=name, deadline=deadline, metadata=metadata, detached=detached
+        )
 
     async def pause(self, seconds: float | timedelta) -> None:
         """Wait inside the turn; a wait of more than a second gives the place back and the turn resumes here.

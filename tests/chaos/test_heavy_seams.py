@@ -236,7 +236,8 @@ def test_pool_that_shuts_down_hands_its_calls_on_without_waiting_for_a_lease(clu
         cluster.wait_told(f"crunch {run.id}", count=2)
         (call,) = [one for one in scene.client.list_runs(calls=True) if one.parent == run.id]
         assert call.attempt == 0, "nothing of it counts as a death"
-        kinds = [entry["type"] for _, entry in redis.xrange(cluster.keys(call.run_id).events(call.run_id))]
+        log: Any = redis.xrange(cluster.keys(call.run_id).events(call.run_id))
+        kinds = [entry["type"] for _, entry in log]
         assert "turn.released" in kinds and "turn.expired" not in kinds
     cluster.open("drained")
     assert json.loads(run.result(timeout=20))["results"] == ["a"]

@@ -51,6 +51,7 @@ async def desk(fleet: Fleet, url: str, role: str = "writer", **settings: Any) ->
         costs=fleet.costs,
         budget=fleet.spending,
         saving=fleet.saving,
+        telling=fleet.telling,
     )
     await runtime.start(asyncio.get_running_loop(), None)
     try:

@@ -89,12 +89,12 @@ async def test_a_gate_and_a_budget_are_asked_together_and_settled_together(redis
 async def test_a_short_wait_is_waited_out_and_a_long_one_parks(redis_url: str, fleet_name: str) -> None:
     model = Model()
     fleet = newsroom(fleet_name, times=2, m=model)
-    fleet.gate("m", buckets={"rpm": BucketSpec("rpm", 1, 4.0)})
+    fleet.gate("m", buckets={"rpm": BucketSpec("rpm", 1, 1.5)})
     async with desk(fleet, redis_url) as at:
         run = await at.start()
         assert (await at.served(run)).status == "completed" and model.calls == 2
         [waited] = [data for kind, data in await at.events(run) if kind == "gate.waits"]
-        assert waited["gate"] == "m" and waited["why"] == "rate" and 0 < waited["seconds"] <= 0.25
+        assert waited["gate"] == "m" and waited["why"] == "rate" and 0 < waited["seconds"] <= 0.67
     slow = newsroom(f"{fleet_name}s", times=2, m=model)
     slow.gate("m", buckets={"rpm": BucketSpec("rpm", 1, 0.2)})
     async with desk(slow, redis_url) as at:
@@ -300,7 +300,7 @@ async def test_tasks_of_a_turn_that_park_lose_no_answer_that_was_paid(
 
     fleet = Fleet(fleet_name)
     fleet.model("m", Asked())
-    fleet.gate("m", buckets={"rpm": BucketSpec("rpm", 2, 0.7)})
+    fleet.gate("m", buckets={"rpm": BucketSpec("rpm", 2, 0.5)})
 
     @fleet.agent("writer", retry=Retry(tries=1))
     async def write(turn: Turn) -> Outcome:
