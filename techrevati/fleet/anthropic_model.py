@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from techrevati.fleet.answers import Answer, split_options
-from techrevati.fleet.chat import for_anthropic, options_for_anthropic
+from techrevati.fleet.chat import for_anthropic, marked_for_cache, options_for_anthropic
 from techrevati.fleet.feedback import Feedback, read
 from techrevati.fleet.model_failures import ModelFailed, failed
 from techrevati.fleet.models import ModelReply, ModelRequest
@@ -55,6 +55,7 @@ class _Message:
                 self.answer.call(index, block.id, block.name, json.dumps(block.input) if block.input else None)
             case "thinking" | "redacted_thinking":
                 self.blocks[index] = block.model_dump(exclude_none=True)
+                self.answer.conceal(self.blocks[index].get("data", ""))
 
     def _go_on(self, index: int, delta: Any) -> None:
         match delta.type:
@@ -101,7 +102,10 @@ class AnthropicModel:
         """
         answer, options = split_options(request.options)
         options = options_for_anthropic(options)
+        cache = options.pop("prompt_cache", False)
         system, messages = for_anthropic(request.messages)
+        if cache:
+            system, messages = marked_for_cache(system, messages)
         if system:
             options["system"] = system
         message = _Message(answer)

@@ -44,6 +44,7 @@ class OpenAIModel:
             NoProvider: no SDK, or no key.
         """
         answer, options = split_options(request.options)
+        options.pop("prompt_cache", None)  # it caches by itself
         options.setdefault("stream_options", {"include_usage": True})
         usage: Any = None
         await self._sdk.load()
