@@ -36,7 +36,7 @@ from techrevati.agent.threads.thread import Thread
 from techrevati.fleet.leases import Ending
 from techrevati.fleet.loop_children import LINEAGE, FleetSubAgents, fleet_id
 from techrevati.fleet.loop_ports import FleetModel, Through, TurnCommitter, TurnInbox, TurnSink, loop_message
-from techrevati.fleet.loop_tools import KEPT, FleetTools, loop_document
+from techrevati.fleet.loop_tools import KEPT, FleetTools, forget_calls, loop_document
 from techrevati.fleet.opening import Opening, opening_of
 from techrevati.fleet.outcome import Ask, Join, Outcome, Suspend
 from techrevati.fleet.turn import Turn
@@ -119,6 +119,7 @@ def _checkpoint(
         if plan.identity.run_id != turn.run_id:  # a fork goes on where its source stood
             document = _adopted(turn, document, plan)
         return Checkpoint(turn.thread_id, stored, document, turn.version)
+    forget_calls(turn.state)  # of a run before this one, that ended while a round of it waited
     lineage = turn.metadata.get(LINEAGE, {})
     asked = opening_of(turn.input) if turn.number == 1 else Opening()
     said = tuple(loop_message({"id": ids(), **one}, len(stored)) for one in opening)
@@ -217,7 +218,7 @@ def _suspended(turn: Turn, calls: tuple[SuspendedCall, ...], expires_at: int | N
     """Wait: for answers from outside if any is asked for (a child's end wakes the run then, too), else for children."""
     asked = [call for call in calls if not call.hold]
     if not asked:
-        return Join(_children(turn, calls), "any", _left(turn, expires_at))
+        return Join(_children(turn, calls), "all", _left(turn, expires_at))
     asks = []
     for call in asked:
         aliases = tuple(dict.fromkeys(one for one in (call.suspension.id, call.pending.id) if one != call.call_id))
