@@ -59,8 +59,8 @@ def _awaited(record: RunRecord) -> str:
     """Name the sub-agents that a run waits for, and the tools that are at work in pools of their own."""
     waits = record.waits_for or ()
     kids = ", ".join(str(one["child"]) for one in waits if "tool" not in one)
-    tools = ", ".join(f"{one['tool']} ({one['child']})" for one in waits if "tool" in one)
-    said = [f"its sub-agents {kids}" if kids else "", f"calls of tools in their pools: {tools}" if tools else ""]
+    tools = ", ".join(f"{one['tool']!r} in pool {one['role']!r} ({one['child']})" for one in waits if "tool" in one)
+    said = [f"its sub-agents {kids}" if kids else "", f"tool {tools}" if tools else ""]
     return " and ".join(part for part in said if part)
 
 

@@ -129,11 +129,13 @@ class Children(Mapping[str, Child]):
         thread_id: str | None = None,
         deadline: float | timedelta | None = None,
         metadata: Mapping[str, Any] | None = None,
+        detached: bool = False,
     ) -> str:
         """Start a child, or find the one that this turn started under the key; gives its run id.
 
         It has the parent's tenant, project, budget and seniority, and at most its deadline.  `thread_id` is an earlier
-        child's, to go on with its conversation; `run_id`, if it is given, is derived and stands for itself.
+        child's, to go on with its conversation; `run_id`, if it is given, is derived and stands for itself.  A child is
+        stopped when its parent fails, dies or is stopped; a `detached` one only when it is stopped.
 
         Raises:
             UnknownRole, NotJson, PayloadTooLarge, TooManyChildren, LeaseLost, ValueError.
@@ -146,6 +148,8 @@ class Children(Mapping[str, Child]):
         fields = {"input": encode(input, "input", limit)}
         if metadata:
             fields["meta"] = encode(dict(metadata), "metadata", limit)
+        if detached:
+            fields["detached"] = "1"
         fields["root"] = self._fields.get("root") or f"{self._run_id} {self._fields['thread']}"
         if project := self._fields.get("project"):
             fields["project"] = project

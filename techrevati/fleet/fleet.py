@@ -16,14 +16,15 @@ from techrevati.fleet.agents import Agent, AgentFunction, Meter
 from techrevati.fleet.budgets import BudgetSpec, Spending, limits_of
 from techrevati.fleet.checkpoints import CheckpointSpec
 from techrevati.fleet.failures import Retry
-from techrevati.fleet.models import ModelClient, Models
+from techrevati.fleet.models import Costs, ModelClient, Models
 from techrevati.fleet.providers import known_providers
 from techrevati.fleet.settings import Settings, load_settings
 from techrevati.fleet.settings import seconds as as_seconds
+from techrevati.fleet.sinks import SinkSpec
 from techrevati.runtime.errors import TechrevatiError
 from techrevati.runtime.orchestrator import AgentSession
 from techrevati.store.budgets import Limits, OnStoreError
-from techrevati.store.gates import BreakerSpec, BucketSpec, GateSpec
+from techrevati.store.gates import BreakerSpec, BucketSpec, GateSpec, UnknownBucket
 from techrevati.store.keys import CALL_PREFIX, check_role
 from techrevati.store.saver import Durability, KeyRing
 
@@ -74,8 +75,10 @@ class Fleet:
         self._pooled: dict[str, Tool] = {}
         self.models = known_providers(Models())
         self.gates: dict[str, GateSpec] = {}
+        self.costs: dict[str, Costs] = {}
         self.spending: BudgetSpec | None = None
         self.saving: CheckpointSpec | None = None
+        self.telling: SinkSpec | None = None
         self._settings = settings
         self._apps: dict[str | None, FleetCelery] = {}
 
@@ -213,6 +216,8 @@ class Fleet:
         shares: Mapping[str, float] | None = None,
         revision: int = 0,
         on_store_error: Literal["local", "fail_open", "fail_closed"] = "local",
+        provider_limits: Literal["lower", "follow", "ignore"] = "lower",
+        costs: Costs | None = None,
     ) -> None:
         """Declare what the whole fleet agrees on about one dependency; `turn.model(name, …)` goes through it.
 
@@ -226,9 +231,13 @@ class Fleet:
             shares: tenants' weights where they wait for each other.
             revision: the higher wins where workers of two releases declare different things.
             on_store_error: what holds while Redis is away: each process by itself, no limit, or no call.
+            provider_limits: what becomes of the limits that a provider's answers tell of: "lower", they hold where
+                they are lower than these; "follow", they hold; "ignore".
+            costs: what each call costs `buckets`: numbers, or functions of the `ModelRequest`; without one, and
+                without ``turn.model(costs=…)``, a bucket of your own is not drawn on.
 
         Raises:
-            BadGate, BadName, AlreadyDeclared: refused before anything is registered.
+            BadGate, BadName, AlreadyDeclared, UnknownBucket: refused before anything is registered.
         """
         if name in self.gates:
             raise AlreadyDeclared(name, self.name, "gate")
@@ -242,10 +251,16 @@ class Fleet:
             shares=dict(shares or {}),
             revision=revision,
             on_store_error=on_store_error,
+            provider_limits=provider_limits,
             **{bucket: limit for bucket, limit in limits.items() if isinstance(limit, int | float)},
         )
         own = tuple(limit for limit in limits.values() if isinstance(limit, BucketSpec))
-        self.gates[name] = replace(spec, buckets=(*spec.buckets, *own)) if own else spec
+        spec = replace(spec, buckets=(*spec.buckets, *own)) if own else spec
+        if unknown := [bucket for bucket in costs or {} if spec.bucket(bucket) is None]:
+            raise UnknownBucket(name, unknown[0], tuple(bucket.name for bucket in spec.buckets))
+        self.gates[name] = spec
+        if costs:
+            self.costs[name] = dict(costs)
 
     def budget(
         self,
@@ -300,6 +315,35 @@ class Fleet:
             raise AlreadyDeclared("keeping checkpoints", self.name, "")
         kept = None if ttl is None else as_seconds(ttl, "ttl")
         self.saving = CheckpointSpec(kept, keep, Durability(durability), encryption)
+
+    def sinks(
+        self,
+        *,
+        events: bool = True,
+        usage: bool = True,
+        most: int = 100_000,
+        ttl: float | timedelta | None = timedelta(days=30),
+        window: float | timedelta = timedelta(days=1),
+    ) -> None:
+        """Keep what every `turn.session` tells of events and usage in Redis, by tenant: one stream and one sum of all.
+
+        Read them with `RedisEventSink` and `RedisUsageSink` of `techrevati.store.sinks`.  What a turn tells again,
+        because it runs again, counts once.  Nobody waits for a write; a killed worker loses what it took in 0.1 s.
+
+        Args:
+            most: entries that a stream keeps; totals keep counting.
+            ttl: how long a tenant's sinks are kept without use; None for ever.
+            window: how long what was told is known again.
+
+        Raises:
+            AlreadyDeclared, ValueError: refused before anything is registered.
+        """
+        if self.telling is not None:
+            raise AlreadyDeclared("telling sinks", self.name, "")
+        if most < 1:
+            raise ValueError(f"most {most}: a sink keeps at least one entry")
+        kept = None if ttl is None else as_seconds(ttl, "ttl")
+        self.telling = SinkSpec(events, usage, most, kept, as_seconds(window, "window"))
 
     def client(self) -> "Client":
         """Give a client that knows this fleet's agents; it connects on first use."""

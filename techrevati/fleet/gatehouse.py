@@ -1,4 +1,4 @@
-"""The gates, budgets and savers of one process: made with the worker, asked by every call that goes out."""
+"""The gates, budgets, savers and sinks of one process: made with the worker, asked by every call that goes out."""
 
 import asyncio
 import logging
@@ -8,11 +8,14 @@ from typing import Any, TypeVar
 
 from techrevati.fleet.budgets import BudgetSpec
 from techrevati.fleet.checkpoints import Savers
-from techrevati.fleet.models import Models
+from techrevati.fleet.models import Costs, Models
+from techrevati.fleet.sinks import Sinks
 from techrevati.store.aio import AsyncStore
 from techrevati.store.budgets import AsyncBudget, BudgetKeys
 from techrevati.store.errors import StoreError
-from techrevati.store.gates import AsyncGate, Event, GateSpec, NewsListener
+from techrevati.store.gates import AsyncGate, BreakerChanged, Event, GateSpec, NewsListener
+from techrevati.store.gates.events import StoreTrouble, WorkerQuarantined
+from techrevati.telemetry.metrics import LimitMetrics
 
 log = logging.getLogger(__name__)
 
@@ -35,13 +38,16 @@ class Gatehouse:
         gates: Mapping[str, GateSpec],
         budget: BudgetSpec | None = None,
         savers: Savers | None = None,
+        costs: Mapping[str, Costs] | None = None,
+        sinks: Sinks | None = None,
+        metrics: LimitMetrics | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fleet, self.models, self.monotonic, self._store = fleet, models, monotonic, store
-        self.savers = savers
+        self.savers, self.sinks, self.costs, self.metrics = savers, sinks, costs or {}, metrics
         self._news = NewsListener(store.url)
         self.gates = {
-            name: AsyncGate(store, fleet, spec, worker=worker, news=self._news, on_event=_log_event)
+            name: AsyncGate(store, fleet, spec, worker=worker, news=self._news, on_event=self._heard)
             for name, spec in gates.items()
         }
         self.budget = (
@@ -70,14 +76,23 @@ class Gatehouse:
             return ""
         return str(found[0][0]) if found else "0-0"
 
+    def _heard(self, event: Event) -> None:
+        log.info("%s", event)
+        if self.metrics is None:
+            return
+        match event:
+            case BreakerChanged():
+                self.metrics.changed(event.gate, event.before.value, event.after.value, event.forced)
+            case WorkerQuarantined():
+                self.metrics.quarantined(event.gate)
+            case StoreTrouble():
+                self.metrics.troubled(event.gate, event.mode)
+
     async def close(self) -> None:
         """Let what is being settled come to its end, then stop listening."""
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=WIND_UP)
         await asyncio.to_thread(self._news.close)
-        if self.savers is not None:
-            self.savers.close()
-
-
-def _log_event(event: Event) -> None:
-    log.info("%s", event)
+        for told in (self.savers, self.sinks):
+            if told is not None:
+                await asyncio.to_thread(told.close)

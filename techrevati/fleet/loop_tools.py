@@ -38,15 +38,21 @@ def loop_document(state: State) -> Document:
     return {key: state[key] for key in state if not key.startswith(KEPT)}
 
 
+def forget_calls(state: State) -> None:
+    """Take away what an open round has kept: it is over, or its run is."""
+    for key in [key for key in state if key.startswith(KEPT)]:
+        del state[key]
+
+
 class FleetTools:
     """The tools of one turn.
 
     Attributes:
-        sent: Calls at work in their pools, as of this turn: the tool's id by the run that is the call.
+        sent: Calls at work in their pools, as of this turn: tool and role by the run that is the call.
     """
 
     def __init__(self, turn: Turn, states: ActionRegistry) -> None:
-        self.sent: dict[str, str] = {}
+        self.sent: dict[str, dict[str, str]] = {}
         self._turn, self._states = turn, states
         self._here = JournaledTools(HeldTools(turn.max_payload), TurnJournal(turn), states)
         self._kept: dict[str, Any] = {
@@ -91,7 +97,7 @@ class FleetTools:
         except StoreError as error:
             raise Through(error) from error
         self._waits[key] = child
-        self.sent[child] = tool.descriptor.id
+        self.sent[child] = {"tool": tool.descriptor.id, "role": str(role_of(tool))}
         raise Elsewhere(ctx.call_id)
 
     def _name(self, key: str) -> str:
@@ -140,8 +146,7 @@ class FleetTools:
         """Write down what the round has so far, if it waits; else forget it."""
         state = self._turn.state
         if not waits:
-            for key in [key for key in state if key.startswith(KEPT)]:
-                del state[key]
+            forget_calls(state)
             return
         for key, done in self._done.items():
             if "run" not in self._kept.get(key, {}):

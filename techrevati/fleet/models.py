@@ -3,7 +3,7 @@
 turn.model(name, messages) ──ModelRequest──▶ client ──ModelReply──▶ turn
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,15 +17,22 @@ Message = dict[str, Any]
 class ModelRequest:
     """One call: chat messages (`fleet.chat` has their shape), and options as the provider names them.
 
-    Two options are ours.  `on_delta(text)` gets each piece of text as it arrives; `on_event(kind, data)` gets
-    ``text_delta`` {text}, ``reasoning_delta`` {text}, ``tool_call_start`` {index, id, name} and
-    ``tool_call_delta`` {index, id, arguments}.  `timeout` is what the caller gives it (s); leases last as long.
+    Three options are ours.  `prompt_cache` asks for the provider's prompt cache.  `on_delta(text)` gets each piece of
+    text as it arrives; `on_event(kind, data)` gets ``text_delta`` {text}, ``reasoning_delta`` {text},
+    ``reasoning_encrypted`` {value}, ``tool_call_start`` {index, id, name} and ``tool_call_delta`` {index, id,
+    arguments}.  `timeout` is what the caller gives it (s); leases last as long.
     """
 
     model: str
     messages: list[Message]
     options: dict[str, Any] = field(default_factory=dict)
     timeout: float = 120.0
+    costs: "Costs" = field(default_factory=dict)
+    """What the call costs buckets of its gate beyond requests and tokens."""
+
+
+Costs = Mapping[str, float | Callable[[ModelRequest], float]]
+"""Bucket -> what a call costs it: a number, or a function of the call."""
 
 
 @dataclass(frozen=True, slots=True)

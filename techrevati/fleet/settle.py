@@ -129,7 +129,7 @@ def commit_of(
         case Join(run_ids, _, expires, open, kept, tools):
             move, target = "suspend", str(open)
             when = "" if expires is None else after(expires * 1e6)
-            waits = [{"child": one, "tool": tools[one]} if one in tools else {"child": one} for one in run_ids]
+            waits = [{"child": run_id, **tools.get(run_id, {})} for run_id in run_ids]
             body = encode(waits, "children", limits.payload)
     events = list(turn.events)
     if isinstance(outcome, Handoff):

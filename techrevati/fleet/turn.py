@@ -21,8 +21,9 @@ from techrevati.fleet.children import Children
 from techrevati.fleet.codec import encode
 from techrevati.fleet.conversation import Messages
 from techrevati.fleet.journal import Journal, Lines, Policy
+from techrevati.fleet.leases import Ending
 from techrevati.fleet.model_calls import ModelCalls
-from techrevati.fleet.models import Message, ModelReply, ModelRequest, Models
+from techrevati.fleet.models import Costs, Message, ModelReply, ModelRequest, Models
 from techrevati.fleet.outcome import (
     Ask,
     Complete,
@@ -92,6 +93,7 @@ class Turn:
         handed: the handoff that brought the run here, or None.
         decisions: call id -> what was decided since the last turn.
         steering: messages that were put into the live run since the last turn.
+        stopping: why the turn is being stopped, once it is.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Turn:
         self.usage = Usage()
         self.inbox = inbox
         self.events: list[tuple[str, str]] = []
+        self.stopping: Ending | None = None
         self._fields, self._lines, self._children = fields, lines, children
         self._version = version
         self._calls: Calls = calls or _Straight(models)
@@ -222,6 +225,17 @@ class Turn:
     def steering(self) -> list[Any]:
         return [entry.body for entry in self.inbox if entry.kind == "steer"]
 
+    async def hear(self) -> list[Any]:
+        """Give what the user has said to the run since the turn began, or was asked this; the turn has read it then.
+
+        Raises:
+            StoreUnreachable.
+        """
+        known = {entry.entry_id for entry in self.inbox}
+        late = [e for e in await self._lines.mail() if e.kind == "steer" and e.entry_id not in known]
+        self.inbox = [*self.inbox, *late]
+        return [entry.body for entry in late]
+
     # -- what may be done --------------------------------------------------------------------------
 
     async def model(
@@ -233,6 +247,7 @@ class Turn:
         on_delta: OnDelta | None = None,
         on_event: OnEvent | None = None,
         key: str | None = None,
+        costs: Costs | None = None,
         **options: Any,
     ) -> ModelReply:
         """Call a model; the answer is journaled, so a retried turn gets it again and pays nothing.
@@ -244,9 +259,11 @@ class Turn:
         The journal knows the answer by `key`, or else by the order and the arguments of the turn's calls.
 
         Where the fleet declares a gate of that name, or a budget, the call is admitted and reserved for first: a
-        short wait is waited out, a longer one parks the turn, which holds nothing meanwhile.
+        short wait is waited out, a longer one parks the turn, which holds nothing meanwhile.  `costs` says what the
+        call costs buckets of that gate beyond requests and tokens: ``{"images": 2}``, or functions of the request.
 
         Raises:
+            UnknownBucket: `costs` names one that the gate does not have.
             UnknownModel: no client has the name.
             TimeoutError: no answer within `timeout` seconds of being admitted.
             ModelFailed: the provider did not give a whole answer.
@@ -263,7 +280,7 @@ class Turn:
         else:
             ears = {"on_delta": self._ear(on_delta), **({} if on_event is None else {"on_event": on_event})}
             wait = as_seconds(timeout, "timeout")
-            request = ModelRequest(name.partition(":")[2] or name, sent, {**options, **ears}, wait)
+            request = ModelRequest(name.partition(":")[2] or name, sent, {**options, **ears}, wait, costs or {})
             reply = await self._under_way.make(key, self._calls.caller(self, ordinal), name, request)
         # Also when it was replayed: the events of an attempt that did not commit are gone.
         self._note_model(name, reply, begun)
@@ -333,16 +350,21 @@ class Turn:
         key: str | None = None,
         deadline: float | timedelta | None = None,
         metadata: Mapping[str, Any] | None = None,
+        detached: bool = False,
     ) -> str:
         """Start another agent on a task of its own, and give its run id; it works while this turn goes on.
 
         A turn that runs again gets the same child: by `key`, or else by the order and the arguments of its starts.
+        Where this run completes, its children go on; where it fails, dies or is stopped, they are stopped, but for a
+        `detached` one, which only a stop reaches.
 
         Raises:
             UnknownRole, NotJson, PayloadTooLarge, TooManyChildren, LeaseLost, IdempotencyConflict.
         """
         name = self._journal.key("child", [agent, input]) if key is None else f"key:{key}"
-        return await self.children.start(agent, input, key=name, deadline=deadline, metadata=metadata)
+        return await self.children.start(
+            agent, input, key=name, deadline=deadline, metadata=metadata, detached=detached
+        )
 
     async def pause(self, seconds: float | timedelta) -> None:
         """Wait inside the turn; a wait of more than a second gives the place back and the turn resumes here.

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from redis import exceptions as theirs
@@ -23,7 +22,18 @@ from techrevati.store import riding
 from techrevati.store.calls import Arg, Call
 from techrevati.store.errors import StoreUnreachable
 from techrevati.store.sentinel import async_master_pool, is_sentinel, parse
-from techrevati.store.wire import RETRIABLE, Ring, moved, pack, pack_command, rung, safe_url, translate
+from techrevati.store.wire import (
+    RETRIABLE,
+    Ring,
+    answer_of,
+    moved,
+    pack,
+    pack_command,
+    replies_to,
+    rung,
+    safe_url,
+    translate,
+)
 
 T = TypeVar("T")
 
@@ -47,7 +57,7 @@ def async_pool(url: str, **options: Any) -> ConnectionPool:
 class _Job:
     """One call or command under way."""
 
-    __slots__ = ("call", "command", "deadline", "future", "then", "whole")
+    __slots__ = ("binary", "call", "command", "deadline", "future", "then", "whole")
 
     def __init__(
         self,
@@ -56,8 +66,10 @@ class _Job:
         future: "asyncio.Future[Any]",
         deadline: float,
         then: Sequence[Arg] = (),
+        binary: bool = False,
     ) -> None:
         self.call, self.command, self.future, self.deadline, self.then = call, command, future, deadline, then
+        self.binary = binary
         self.whole = False
         """Whether to send the script's source: the server does not know it."""
 
@@ -69,6 +81,14 @@ _Sent = tuple[_Job, _Job | None]
 def _answer(job: _Job, reply: Any) -> None:
     if not job.future.done():  # a cancelled caller waits no more
         job.future.set_result(reply)
+
+
+async def _read(connection: AbstractConnection, binary: bool) -> Any:
+    """Give a reply, or the error in its place: others come behind it."""
+    try:
+        return await connection.read_response(disable_decoding=binary)
+    except theirs.ResponseError as error:
+        return error
 
 
 class AsyncStore:
@@ -120,9 +140,9 @@ class AsyncStore:
         reply, after = await self._submit(call, then=command)
         return call.parse(reply), after
 
-    async def command(self, *args: Arg) -> Any:
-        """Run one plain, idempotent command."""
-        return await self._submit(None, args)
+    async def command(self, *args: Arg, binary: bool = False) -> Any:
+        """Run one plain, idempotent command; `binary`: its reply is bytes as they are stored."""
+        return await self._submit(None, args, binary=binary)
 
     async def commands(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         """Run plain, idempotent commands together."""
@@ -143,11 +163,12 @@ class AsyncStore:
         then: Sequence[Arg] = (),
         *,
         patience: float | None = None,
+        binary: bool = False,
     ) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         limit = self._patience if patience is None else patience
-        self._queue.append(_Job(call, command, future, self._monotonic() + limit, then))
+        self._queue.append(_Job(call, command, future, self._monotonic() + limit, then, binary))
         if self._flusher is None:
             self._flusher = loop.create_task(self._flush())
         return future
@@ -248,16 +269,16 @@ class AsyncStore:
 
     @staticmethod
     async def _reply(connection: AbstractConnection, job: _Job) -> Any:
-        binary = job.call is not None and job.call.binary
-        if not job.then:
+        if job.call is None or not (job.then or job.call.first):
+            binary = job.binary if job.call is None else job.call.binary
             return await connection.read_response(disable_decoding=binary)
-        try:
-            reply = await connection.read_response(disable_decoding=binary)
-        except theirs.ResponseError:
-            with suppress(theirs.ResponseError):  # the other reply comes all the same
-                await connection.read_response()
-            raise
-        return reply, await connection.read_response()
+        replies = [await _read(connection, binary) for binary in replies_to(job.call)]
+        after = await _read(connection, False) if job.then else None
+        answer = answer_of(job.call, replies)
+        for reply in (answer, after):
+            if isinstance(reply, Exception):
+                raise reply
+        return (answer, after) if job.then else answer
 
     async def _connect(self) -> AbstractConnection:
         if self._pool is None:

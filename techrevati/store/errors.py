@@ -258,6 +258,20 @@ class AlreadyDecided(StoreError):
         return f"call {self.call_id!r} of run {self.run_id} is decided already; the first decision stands"
 
 
+class AmbiguousCall(StoreError):
+    """Several sub-agents of a run ask a call of this id."""
+
+    def __init__(self, run_id: str, call_id: str) -> None:
+        super().__init__(run_id, call_id)
+        self.run_id, self.call_id = run_id, call_id
+
+    def __str__(self) -> str:
+        return (
+            f"several sub-agents of run {self.run_id} ask a call {self.call_id!r}; "
+            "fix: name the one you mean as '<run id>/<call id>', as `questions()` gives it"
+        )
+
+
 class StepInDoubt(StoreError):
     """A `once` step began in an attempt that died: whether it took effect is not known."""
 

@@ -184,6 +184,10 @@ class PartitionKeys:
     def kids(self, run_id: str) -> str:
         return f"kids:{self.tag}:{run_id}"
 
+    def asking(self, run_id: str) -> str:
+        """Hash: sub-agents, however far below, that have asked something -> the way down to each."""
+        return f"asking:{self.tag}:{run_id}"
+
     def events(self, run_id: str) -> str:
         return f"events:{self.tag}:{run_id}"
 

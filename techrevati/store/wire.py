@@ -31,8 +31,25 @@ def moved(error: theirs.ResponseError) -> bool:
     return isinstance(error, theirs.ReadOnlyError) or _PASSING.search(str(error)) is not None
 
 
+_MULTI, _EXEC, _END = _pack(("MULTI",)), _pack(("EXEC",)), b"\r\n"
+
+
 def pack(call: Call[Any], now: str, *, whole: bool = False) -> bytes:
     """Give one script call as bytes: by digest, or with its source for a server that does not know it."""
+    return b"".join(in_pieces(call, now, whole=whole)) if call.first else _scripted(call, now, whole)
+
+
+def in_pieces(call: Call[Any], now: str, *, whole: bool = False) -> Sequence[bytes]:
+    """Give the same in pieces, so that what is big is not copied."""
+    packed = _scripted(call, now, whole)
+    if not call.first:
+        return (packed,)
+    # Packed with nothing in its last place, a command ends in "$0\r\n\r\n".
+    first = _pack((*call.first, b""))[:-5] + b"%d\r\n" % sum(map(len, call.pieces))
+    return (_MULTI + first, *call.pieces, _END + packed + _EXEC)
+
+
+def _scripted(call: Call[Any], now: str, whole: bool) -> bytes:
     lua = script(call.script)
     verb, what = ("EVAL", lua.source) if whole else ("EVALSHA", lua.sha)
     return _pack((verb, what, "1", call.keys.clock, PROTOCOL, now, *call.args))
@@ -40,6 +57,24 @@ def pack(call: Call[Any], now: str, *, whole: bool = False) -> bytes:
 
 def pack_command(args: Sequence[Arg | float]) -> bytes:
     return _pack(tuple(args))
+
+
+def replies_to(call: Call[Any]) -> list[bool]:
+    """Say which replies come to a call: True for those that are bytes as stored."""
+    return [False, False, False, call.binary] if call.first else [call.binary]
+
+
+def answer_of(call: Call[Any], replies: Sequence[Any]) -> Any:
+    """Give the script's answer, or the error that stands in its place."""
+    done = replies[-1]
+    if not call.first:
+        return done
+    if type(done) is list and type(done[0]) is int and type(done[1]) is list:
+        return done[1]  # what EXEC answered: of the command, and of the script
+    refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
+    if refused is not None:
+        return refused
+    return next((reply for reply in done if isinstance(reply, Exception)), done[-1])
 
 
 _PASSWORD = re.compile(r"([?&]password=)[^&#]*")

@@ -91,6 +91,14 @@ async def enter(ctx: ToolCallContext, n: int) -> ToolExecutionEffect:
     return ToolExecutionEffect(done, (AnyStateAction.new(Sum, n), AddSystemReminder(f"entered {n}")))
 
 
+@tool(states=(Sum,))
+async def enter_here(ctx: ToolCallContext, n: int) -> ToolExecutionEffect:
+    """Add to the number that all calls share, in the agent's own worker."""
+    _note(ctx, "enter_here")
+    done = ToolResult.success("enter_here", {"before": ctx.scoped_state_of(Sum).value, "attempt": ctx.attempt})
+    return ToolExecutionEffect(done, (AnyStateAction.new(Sum, n),))
+
+
 @tool(role=POOL, repeatable=False, states=(Sum,))
 async def enter_once(ctx: ToolCallContext, n: int) -> ToolExecutionEffect:
     """Add to the number that all calls share, never twice for one call."""
@@ -172,7 +180,7 @@ POOLED = (crunch, grind, double, enter, enter_once, launch, ballot, slow, fails,
 
 def heavy_definitions(role: str) -> list[AgentDefinition]:
     """Give an agent of each tool mode, one with a permission gate, one with a deadline."""
-    tools = (*POOLED, add, hold, mark, pay, long_text)
+    tools = (*POOLED, add, hold, mark, pay, long_text, enter_here)
 
     def smith(name: str, **more: Any) -> AgentDefinition:
         return AgentDefinition(id=f"{name}.{role}", model="listed", tools=tools, max_rounds=0, **more)
@@ -183,5 +191,5 @@ def heavy_definitions(role: str) -> list[AgentDefinition]:
         smith("batcher", tool_execution_mode=ToolExecutionMode.PARALLEL_BATCH_APPROVAL),
         smith("careful", behaviors=(Permissions(("ask crunch", "deny double"), default="allow"),)),
         smith("hurried", deadline=1.0),
-        smith("sender", sub_agents=(SubAgentSpec("clerk.beta", "does what is listed"),)),
+        smith("sender", sub_agents=tuple(SubAgentSpec(one, "follows a list") for one in ("clerk.beta", "smith.alpha"))),
     ]

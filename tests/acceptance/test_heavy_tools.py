@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from techrevati.cli.why import explain
 from techrevati.fleet.client import Client, Run
 from tests.acceptance.support import Cluster, eventually
 
@@ -226,7 +227,8 @@ def test_a_run_whose_pool_has_no_worker_waits_visibly_and_holds_nothing(cluster:
     eventually(lambda: run.status().why == "child", "it waits")
     (call,) = calls_of(client, run)
     assert (call.role, call.status, call.agent) == ("nowhere", "queued", "tool:lost")
-    assert run.status().waits_for == [{"child": call.run_id, "tool": "lost"}]
+    assert run.status().waits_for == [{"child": call.run_id, "tool": "lost", "role": "nowhere"}]
+    assert f"tool 'lost' in pool 'nowhere' ({call.run_id})" in explain(run.status(), [None] * 3, 0.0)
     run.steer("are you there?")
     eventually(lambda: run.status().turn >= 3 and run.status().why == "child", "it looked, and waits on")
     assert [one.run_id for one in calls_of(client, run)] == [call.run_id], "it was sent once"

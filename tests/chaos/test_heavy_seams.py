@@ -1,15 +1,19 @@
 """Tools in a pool of their own under faults: either worker dies at every crash point, and the pool is away for long."""
 
 import json
+import signal
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
 
 from techrevati.fleet.client import Client, Run
 from tests.acceptance.support import Cluster, Process, eventually
+from tests.chaos.scripts import noting
 from tests.chaos.seams import Trace, kept, left_by, marks, renamed
 
 ERRAND: list[Any] = [
@@ -137,11 +141,13 @@ def test_call_whose_worker_is_killed_runs_again_within_the_lease_and_a_second(cl
     run = holding(scene.client, "killed", ["add", {"a": 1, "b": 2}])
     cluster.wait_told(f"crunch {run.id}")
     fresh = cluster.worker("beta")
-    scene.workers["beta"].kill()
-    killed = time.monotonic()
-    scene.workers["beta"] = fresh
+    doomed, scene.workers["beta"] = scene.workers["beta"], fresh
+    doomed.kill()
     cluster.wait_told(f"crunch {run.id}", count=2)
-    assert time.monotonic() - killed < 1.0 + 1.0 + 0.5, "the lease, a second, and what a busy machine takes"
+    (call,) = [one for one in scene.client.list_runs(calls=True) if one.parent == run.id]
+    events = scene.client.handle(call.run_id, created=True).events(follow=False)
+    _, again = [event.at for event in events if event.type == "turn.started"]
+    assert again - doomed.killed_at < 1.0 + 1.0 + 0.5, "the lease, a second, and what a busy machine takes"
     cluster.open("killed")
     assert json.loads(run.result(timeout=20))["results"] == ["a", 3]
     assert len(cluster.told(f"add {run.id}")) == 1
@@ -217,3 +223,62 @@ def test_run_and_call_outlive_the_death_of_everybody_but_redis(cluster: Cluster,
     scene.replace_the_dead()
     assert json.loads(run.result(timeout=20))["results"] == ["a", "m"]
     assert len([line for line in cluster.told(f"mark {run.id}") if "mark" in line.split()[-1]]) == 1
+
+
+@pytest.mark.chaos
+def test_pool_that_shuts_down_hands_its_calls_on_without_waiting_for_a_lease(cluster: Cluster, scene: Scene) -> None:
+    with cluster.raw() as redis:
+        run = holding(scene.client, "drained")
+        cluster.wait_told(f"crunch {run.id}")
+        fresh, leaving = cluster.worker("beta"), scene.workers["beta"]
+        scene.workers["beta"] = fresh
+        leaving.signal(signal.SIGQUIT)
+        cluster.wait_told(f"crunch {run.id}", count=2)
+        (call,) = [one for one in scene.client.list_runs(calls=True) if one.parent == run.id]
+        assert call.attempt == 0, "nothing of it counts as a death"
+        log: Any = redis.xrange(cluster.keys(call.run_id).events(call.run_id))
+        kinds = [entry["type"] for _, entry in log]
+        assert "turn.released" in kinds and "turn.expired" not in kinds
+    cluster.open("drained")
+    assert json.loads(run.result(timeout=20))["results"] == ["a"]
+    leaving.wait_exit()
+
+
+@pytest.mark.chaos
+def test_calls_of_sub_agents_stop_with_the_run_at_the_top(cluster: Cluster, scene: Scene) -> None:
+    errand = json.dumps([[["crunch", {"name": "deep", "wait": "never"}]]])
+    run = scene.client.start("sender.alpha", json.dumps([["agent_run", {"agent_id": "smith.alpha", "prompt": errand}]]))
+    (kid,) = eventually(run.children, "a sub-agent", 10)
+    cluster.wait_told(f"crunch {kid.run_id}")
+    run.cancel("enough")
+    cluster.wait_told(f"stopped {kid.run_id}", 3)
+    eventually(lambda: scene.client.record(kid.run_id).status == "cancelled", "it is cancelled, too")
+    eventually(lambda: not cluster.findings(keys=True), "nothing is left over", 5)
+
+
+@pytest.mark.chaos
+def test_a_pool_with_one_place_serves_an_agent_and_its_own_calls(tmp_path: Path) -> None:
+    with Cluster(tmp_path, concurrency=1) as cluster:
+        cluster.coordinator(wait=False)
+        cluster.worker("beta")
+        client = cluster.client("beta")
+        batch = [["double", {"n": n}] for n in range(5)]
+        runs = [client.start("smith.beta", json.dumps([batch])) for _ in range(4)]
+        assert [json.loads(run.result(timeout=20))["results"] for run in runs] == [[0, 2, 4, 6, 8]] * 4
+
+
+@pytest.mark.chaos
+def test_a_pooled_call_costs_the_same_late_in_a_conversation(cluster: Cluster, scene: Scene) -> None:
+    """Sixty messages on one thread, each answered with one call in the pool: scripts by name, and their bytes."""
+    with noting(cluster) as costs:
+        for _ in range(60):
+            costs.next_run()
+            run = scene.client.start("smith.alpha", json.dumps([["double", {"n": 1}]]), thread_id="talk")
+            assert json.loads(run.result(timeout=20))["results"] == [2]
+    early, late = costs.runs[5:15], costs.runs[-10:]
+    print(f"\nscripts of a run with one pooled call: {dict(late[-1].scripts)}, {late[-1].sent:,} bytes")
+    for cost in (*early, *late):
+        once = [cost.scripts[name] for name in ("run_start", "run_claim", "turn_commit", "thread_delete")]
+        assert once == [2, 4, 4, 1], "the run, its three turns, and the call: start, claim, commit, delete"
+        assert sum(cost.scripts.values()) <= 11 + 2 + 4, "two answers of the model in the journal, and deltas"
+    assert fmean(cost.sent for cost in late) <= 1.2 * fmean(cost.sent for cost in early)

@@ -42,7 +42,8 @@ async def hand_down(draft: Draft, given: Iterable[ToolCallDecision]) -> tuple[To
             continue
         ids = {pending.id for pending in view.pending}
         for decision in [d for d in left if d.target_id in ids]:
-            await children.decide(run_id, decision)
+            if (why := await children.decide(run_id, decision)) is not None:
+                draft.tell(events.DecisionRefused(decision.target_id, decision.decision_id, why))
             left.remove(decision)
         if (call := held.get(run_id)) is None:
             continue
@@ -54,12 +55,11 @@ async def hand_down(draft: Draft, given: Iterable[ToolCallDecision]) -> tuple[To
 
 
 async def close_held(draft: Draft, why: str) -> None:
-    """End the calls that hold the run, with the children they wait for; those in the background go on."""
+    """End the calls that hold the run, and stop its children, those in the background too: it does not complete."""
+    await _stop_children(draft)
     for call in deciding.waiting(draft.document):
         if not call.hold:
             continue
-        if draft.ports.children is not None:
-            await draft.ports.children.stop(call.suspension.id)
         state = records.call_state(draft.document, call.call_id)
         if state is not None:
             draft.apply(records.set_call(state.to(CallStatus.CANCELLED, now_ms=draft.now_ms())))
@@ -67,6 +67,14 @@ async def close_held(draft: Draft, why: str) -> None:
         result = ToolResult.error(call.tool_name, why)
         message = wording.tool_message(draft.ports.new_id(), call.call_id, result)
         applying.add_message(draft, message, draft.loop.steps)
+
+
+async def _stop_children(draft: Draft) -> None:
+    if draft.ports.children is None:
+        return
+    for run_id, child in children_of(draft.document).items():
+        if child.status is SubAgentStatus.RUNNING:
+            await draft.ports.children.stop(run_id)
 
 
 def _epoch(call: SuspendedCall) -> int:

@@ -101,6 +101,7 @@ class _Step:
         self._abandon()
         text = str(error) if isinstance(error, TechrevatiError) else f"{type(error).__name__}: {error}"
         self.draft.tell(events.ErrorEvent(text, code))
+        await resuming.close_held(self.draft, f"the run that waited for it has failed: {text}")
         return await self.live.finish(failed(text))
 
     def _abandon(self) -> None:

@@ -70,6 +70,7 @@ class Ask:
     max_wait_us: int = 0
     reach_us: int = 0
     booking: str = ""
+    ear: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,6 +281,7 @@ class Terms:
             pace,
             stage,
             stages,
+            ask.ear,
             *self.amounts(costs),
         )
         return Call("gate_admit", self.keys, args, _verdict)

@@ -48,7 +48,7 @@ class _Take:
             try:
                 took = self._taker.took(asked, self.gate._run(asked.call))
             except StoreUnreachable as error:
-                self.gate.core.trouble(error)
+                self.gate.core.away.trouble(error)
             else:
                 if took is not None:
                     return took
@@ -86,7 +86,7 @@ class _AsyncTake:
             try:
                 took = self._taker.took(asked, await self.gate._run(asked.call))
             except StoreUnreachable as error:
-                self.gate.core.trouble(error)
+                self.gate.core.away.trouble(error)
             else:
                 if took is not None:
                     return took

@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from techrevati.store.calls import Call
-from techrevati.store.gates.steps import Core
+from techrevati.store.gates.link import Link
 
 
 @dataclass(slots=True)
@@ -26,23 +26,23 @@ class Take:
 class Taker:
     """Asks for tokens of one bucket of a gate; safe for threads and tasks alike."""
 
-    def __init__(self, core: Core, bucket: str) -> None:
-        self._core, self._bucket = core, bucket
+    def __init__(self, link: Link, bucket: str) -> None:
+        self._link, self._bucket = link, bucket
         self._free, self._process = deque[tuple[str, int]](), os.getpid()
 
     def ask(self, tokens: float) -> Take | None:
         """Give what to say; None where it takes more than that: `Core.admit` knows what."""
-        core = self._core
-        terms = core.terms
-        if terms is None or core.is_away or not (terms.plain and terms.could_hold(self._bucket, tokens)):
+        link = self._link
+        terms = link.terms
+        if terms is None or link.away or not (terms.plain and terms.could_hold(self._bucket, tokens)):
             return None
         if os.getpid() != self._process:  # a fork: these lanes are the parent's
             self._free, self._process = deque(), os.getpid()
         try:
             lane, number = self._free.pop()
         except IndexError:
-            lane, number = core.new_id(), 0
-        core.trips += 1
+            lane, number = link.new_id(), 0
+        link.trips += 1
         return Take(terms.take(self._bucket, tokens, lane, number + 1), lane, number + 1)
 
     def took(self, take: Take, wait_us: int) -> bool | None:

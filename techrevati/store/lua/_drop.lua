@@ -42,7 +42,7 @@ local function forget(id)
   call('ZREM', 'runs:' .. TAG, id)
   call('ZREM', 'ended:' .. TAG, id)
   call('UNLINK', K('run', id), K('events', id), K('live', id), K('inbox', id), K('journal', id), K('calls', id),
-    K('decided', id), K('kids', id))
+    K('decided', id), K('kids', id), K('asking', id))
   call('HSET', K('run', id), 'gone', NOWS)          -- a start that is sent again finds it, and makes nothing
   call('PEXPIRE', K('run', id), 60000)
 end

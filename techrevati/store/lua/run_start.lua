@@ -1,6 +1,6 @@
 -- run_start: create a run (and its thread), or return what the idempotency key already made.
 -- Twin: techrevati.store.twin.start.run_start
--- include: _unit _homes _finish _start
+-- include: _unit _homes _above _finish _start
 --
 -- KEYS[1]  clock      the partition
 -- ARGV[1]  protocol

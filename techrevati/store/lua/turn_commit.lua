@@ -1,6 +1,6 @@
 -- turn_commit: end a turn under its fencing token: append what it made, move the run; maybe claim the next.
 -- Twin: techrevati.store.twin.commit.turn_commit
--- include: _unit _homes _finish _grant
+-- include: _unit _homes _above _finish _grant
 --
 -- KEYS[1]  clock      the partition
 -- ARGV[1]  protocol
@@ -163,6 +163,7 @@ local function ask()
     end
   end
   put(r, 'waits', body)
+  if c2 >= c1 then asks(r, body) end
   return earliest
 end
 
@@ -196,10 +197,12 @@ elseif move == 'handoff' then
   leave(r)
   put(r, 'hops', f0(num(r.hops) + 1), 'target', ARGV[7], 'handed', body)
   event(r, by, 'turn.committed', 'turn', turn, 'role', role, 'move', move, 'target', ARGV[7])
+  tell_turn(r, turn, move)
   routes_add(r)
 else
   leave(r)
   event(r, by, 'turn.committed', 'turn', turn, 'role', role, 'move', move)
+  tell_turn(r, turn, move)
   local open = move == 'suspend' and c2 < c1 and num(ARGV[7]) or 0
   if move == 'suspend' then at = min(ask(), at or math.huge) end
   if open > 0 then

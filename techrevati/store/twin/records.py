@@ -97,6 +97,8 @@ class Run:
     resume: str = ""
     """"routes" if it ended as a handoff to be placed: a retry goes there."""
     retried: bool = False
+    felled: bool = False
+    """It was stopped because its parent ended or was stopped: a retry of that sends both back."""
     pardon: int = 0
     """Fence up to which begun `once` steps are forgiven, by an operator's retry."""
     rollback_to: int = 0
@@ -128,6 +130,8 @@ class Run:
     decided: dict[str, str] = field(default_factory=dict)
     """Call id -> inbox entry that decided it; "put:entry" -> an entry that was put, also once it is read."""
     kids: set[str] = field(default_factory=set)
+    asking: dict[str, str] = field(default_factory=dict)
+    """Sub-agents, however far below, that have asked something -> the way down to each."""
     events: list[Event] = field(default_factory=list)
     live: list[Delta] = field(default_factory=list)
 

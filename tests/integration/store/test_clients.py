@@ -216,6 +216,7 @@ MADE: dict[str, Callable[[], errors.StoreError]] = {
     "TooManyChildren": lambda: errors.TooManyChildren("r"),
     "UnknownCall": lambda: errors.UnknownCall("r", "c"),
     "AlreadyDecided": lambda: errors.AlreadyDecided("r", "c"),
+    "AmbiguousCall": lambda: errors.AmbiguousCall("r", "c"),
     "StepInDoubt": lambda: errors.StepInDoubt("r", "k"),
     "PayloadTooLarge": lambda: errors.PayloadTooLarge("input", 10, 5),
     "NotJson": lambda: errors.NotJson("input", "object"),

@@ -1,6 +1,7 @@
 """What reaches a run from outside: decisions, messages, sub-agents' ends, cancel, retry (protocol 4, 9)."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -166,10 +167,10 @@ def test_an_inbox_has_an_end(desk: Desk) -> None:
 # Sub-agents.
 
 
-def family(desk: Desk) -> tuple[str, str]:
+def family(desk: Desk, **fields: Any) -> tuple[str, str]:
     parent = desk.start("parent").run_id
     grant = desk.claim()
-    kid = desk.start("kid", thread=f"sub-agent-{parent}", role="editor", parent=parent).run_id
+    kid = desk.start("kid", thread=f"sub-agent-{parent}", role="editor", parent=parent, **fields).run_id
     desk.suspend(grant, Suspended(call_id="kid"))
     return parent, kid
 
@@ -218,7 +219,7 @@ def test_both_ends_of_a_retried_child_reach_its_parent(desk: Desk) -> None:
 
 
 def test_a_childs_end_reaches_a_parent_that_is_sent_back(desk: Desk) -> None:
-    parent, kid = family(desk)
+    parent, kid = family(desk, detached="1")
     desk.decide(parent, "kid")
     desk.commit(desk.claim(), "fail", body='{"type":"Failed"}')
     desk.commit(desk.claim(role="editor"), "complete", body="42")
