@@ -12,10 +12,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from techrevati.runtime.circuit_breaker import AsyncCircuitBreaker, CircuitBreaker, CircuitOpenError, CircuitState
 from techrevati.store.aio import AsyncStore
-from techrevati.store.gates.calls import FAIL, NONE, OK
 from techrevati.store.gates.errors import GateRefused
 from techrevati.store.gates.events import Listener
 from techrevati.store.gates.gate import AsyncGate, Gate
+from techrevati.store.gates.records import FAIL, NONE, OK
 from techrevati.store.gates.spec import BreakerSpec, GateSpec, OnStoreError
 from techrevati.store.sync import SyncStore
 

@@ -9,14 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from techrevati.runtime.agent_events import AgentFailureClass
-from techrevati.store.gates.calls import FAIL, NONE, Picture, Seen, Terms
 from techrevati.store.gates.calls import force as force_call
 from techrevati.store.gates.calls import look as look_call
 from techrevati.store.gates.entry import Admission, Entry
 from techrevati.store.gates.errors import CostTooLarge, UnknownBucket
 from techrevati.store.gates.link import Link
+from techrevati.store.gates.records import FAIL, NONE, Picture, Seen
 from techrevati.store.gates.spec import GateSpec
 from techrevati.store.gates.steps import Run, Steps
+from techrevati.store.gates.terms import Terms
 
 SPREAD_MAX = 60.0
 """Seconds: those refused by a view are spread over no more."""

@@ -8,9 +8,9 @@ ask ──▶ let out
 
 from dataclasses import dataclass, field
 
-from techrevati.store.gates.calls import FOR_EVER, NONE, Ask, Verdict
 from techrevati.store.gates.errors import GateRefused
 from techrevati.store.gates.link import Link
+from techrevati.store.gates.records import FOR_EVER, NONE, Ask, Verdict
 from techrevati.store.gates.steps import Listen, Sleep, Steps
 from techrevati.store.gates.waiting import AskAgain, Come, Out, Ticket
 

@@ -20,12 +20,12 @@ from techrevati.runtime.endings import failure_class_of
 from techrevati.store.aio import AsyncStore
 from techrevati.store.calls import Call
 from techrevati.store.errors import StoreUnreachable
-from techrevati.store.gates.calls import FAIL, NONE, OK, Picture
 from techrevati.store.gates.core import Core
 from techrevati.store.gates.entry import Admission
 from techrevati.store.gates.errors import GateRefused
 from techrevati.store.gates.events import Listener, Listeners
 from techrevati.store.gates.listening import NewsListener
+from techrevati.store.gates.records import FAIL, NONE, OK, Picture
 from techrevati.store.gates.spec import GateSpec
 from techrevati.store.gates.steps import Effect, Listen, Run, Sleep, Steps
 from techrevati.store.gates.waiting import Ear

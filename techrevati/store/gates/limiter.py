@@ -19,9 +19,9 @@ from techrevati.runtime.rate_limit import (
 )
 from techrevati.store.aio import AsyncStore
 from techrevati.store.errors import StoreUnreachable
-from techrevati.store.gates.calls import NONE
 from techrevati.store.gates.errors import CostTooLarge, GateRefused
 from techrevati.store.gates.gate import AsyncGate, Gate
+from techrevati.store.gates.records import NONE
 from techrevati.store.gates.spec import BucketSpec, GateSpec, OnStoreError
 from techrevati.store.gates.taking import Taker
 from techrevati.store.sync import SyncStore
