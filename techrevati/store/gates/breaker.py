@@ -23,29 +23,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _spec(
-    name: str,
-    failure_threshold: int,
-    recovery: float,
-    probes: int,
-    rule: BreakerSpec | None,
-    staleness: float,
-    on_store_error: OnStoreError,
-) -> GateSpec:
+def _rule(breaker: CircuitBreaker | AsyncCircuitBreaker) -> BreakerSpec:
     """A breaker of one process has one cool-down, no ramp, and counts every failure; so has this."""
-    return GateSpec(
-        name=name,
-        breaker=rule
-        or BreakerSpec(
-            failure_threshold=failure_threshold,
-            cooldown=recovery,
-            cooldown_factor=1.0,
-            cooldown_max=recovery,
-            probes=probes,
-            excluded=(),
-        ),
-        staleness=staleness,
-        on_store_error=on_store_error,
+    return BreakerSpec(
+        failure_threshold=breaker.failure_threshold,
+        cooldown=breaker.recovery_timeout_seconds,
+        cooldown_factor=1.0,
+        cooldown_max=breaker.recovery_timeout_seconds,
+        probes=breaker.half_open_max_probes,
+        excluded=(),
     )
 
 
@@ -63,6 +49,17 @@ class _Shared:
     """Seconds after which a probe that was never heard of again frees its permit."""
     on_event: Listener | None = field(default=None, repr=False)
 
+    def _spec(self, breaker: CircuitBreaker | AsyncCircuitBreaker) -> GateSpec:
+        return GateSpec(
+            name=breaker.name,
+            breaker=self.rule or _rule(breaker),
+            staleness=self.staleness,
+            on_store_error=self.on_store_error,
+        )
+
+    def _how(self, breaker: CircuitBreaker | AsyncCircuitBreaker) -> dict[str, Any]:
+        return {"worker": self.worker, "on_event": self.on_event, "monotonic": breaker.clock}
+
 
 @dataclass
 class RedisCircuitBreaker(_Shared, CircuitBreaker):
@@ -77,16 +74,7 @@ class RedisCircuitBreaker(_Shared, CircuitBreaker):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        spec = _spec(
-            self.name,
-            self.failure_threshold,
-            self.recovery_timeout_seconds,
-            self.half_open_max_probes,
-            self.rule,
-            self.staleness,
-            self.on_store_error,
-        )
-        self.gate = Gate(self.store, self.fleet, spec, worker=self.worker, on_event=self.on_event, monotonic=self.clock)
+        self.gate = Gate(self.store, self.fleet, self._spec(self), **self._how(self))
 
     def call(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `fn` if the fleet's breaker admits it, and let the fleet learn from how it ends.
@@ -147,18 +135,7 @@ class AsyncRedisCircuitBreaker(_Shared, AsyncCircuitBreaker):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        spec = _spec(
-            self.name,
-            self.failure_threshold,
-            self.recovery_timeout_seconds,
-            self.half_open_max_probes,
-            self.rule,
-            self.staleness,
-            self.on_store_error,
-        )
-        self.gate = AsyncGate(
-            self.store, self.fleet, spec, worker=self.worker, on_event=self.on_event, monotonic=self.clock
-        )
+        self.gate = AsyncGate(self.store, self.fleet, self._spec(self), **self._how(self))
 
     async def call(self, coro_factory: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """`RedisCircuitBreaker.call`, awaiting ``coro_factory(*args, **kwargs)``."""
