@@ -29,6 +29,7 @@ class Terms:
     __slots__ = (
         "_admit",
         "_buckets",
+        "_cancel",
         "_feed",
         "_head",
         "_known",
@@ -65,6 +66,7 @@ class Terms:
         ramp = stage * len(rule.ramp) if rule else 0
         self._feed = ("0" if buckets else str(pace), str(ramp))
         adaptive = slots is not None and slots.adaptive
+        self._cancel = (str(most), str(ramp))
         limits = (str(most), str(slots.least if slots else 0), rate_text(slots.increase) if slots and adaptive else "0")
         if rule is None:
             judged: tuple[str, ...] = ("0",) * 12
@@ -183,7 +185,7 @@ class Terms:
         def parse(reply: Sequence[Any]) -> bool:
             return code_of(reply, "gate_cancel") == 1
 
-        return Call("gate_cancel", self.keys, (*self._head, booking, *self.amounts({})), parse)
+        return Call("gate_cancel", self.keys, (*self._head, booking, *self._cancel, *self.amounts({})), parse)
 
     def feed(self, hold_us: int, told: Mapping[str, tuple[float | None, int | None]]) -> Call[Seen]:
         """`told`: per bucket what remains (tokens) and when it is full again (us from now)."""

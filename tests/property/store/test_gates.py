@@ -231,7 +231,7 @@ class BothWorlds(RuleBasedStateMachine):
 
     @precondition(lambda self: self.terms is not None and self.terms.spec.slots is not None)
     @rule(
-        n=st.integers(2, 9),
+        n=st.integers(2, 6),
         part=st.sampled_from((0.0, 0.0, 0.3)),
         ears=st.sampled_from(("e1", "gone", "mixed")),
         parked=st.booleans(),
