@@ -19,7 +19,7 @@ from techrevati.store.gates import (
     SlotSpec,
 )
 from techrevati.store.sync import SyncStore
-from tests.chaos import gate_slots
+from tests.chaos import gate_waiters
 
 
 def until(true: Callable[[], bool], seconds: float = 5.0) -> None:
@@ -298,6 +298,6 @@ def test_nobody_is_lost_when_the_news_are(server: EmbeddedRedis, store: SyncStor
 def test_processes_start_in_order_with_hardly_more_than_a_call_each_though_one_is_killed(
     private_redis: EmbeddedRedis,
 ) -> None:
-    verdict = gate_slots.run(private_redis, processes=3, waiters=16, slots=2, hold=0.005, kill=1)
+    verdict = gate_waiters.run(private_redis, processes=3, waiters=16, slots=2, hold=0.005, kill=1)
     assert verdict.holds, verdict
     assert verdict.calls_per_waiter <= 1.2, verdict
