@@ -29,8 +29,8 @@ format: $(VENV)/.ready ## let ruff format and mend what it can
 test: check ## check, and the tests that need a Redis
 	$(PYTEST) tests/integration
 
-all: $(VENV)/.ready ## every default test, real workers included
-	$(PYTEST)
+all: $(VENV)/.ready ## every default test, real workers included, three files side by side
+	$(PYTEST) -n 3
 
 demo: $(VENV)/.ready ## the newsroom, on this machine
 	$(RUN)/techrevati demo examples/brief.md

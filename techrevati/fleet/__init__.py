@@ -11,6 +11,7 @@ from techrevati.fleet.hedging import Hedge
 from techrevati.fleet.model_failures import ModelFailed
 from techrevati.fleet.models import ModelClient, ModelReply, ModelRequest, RetryLater
 from techrevati.fleet.outcome import Ask, Decision, Outcome, Parked
+from techrevati.fleet.questions import Question
 from techrevati.fleet.routed import RoutedModel
 from techrevati.fleet.settings import Settings, load_settings
 from techrevati.fleet.turn import Turn
@@ -31,6 +32,7 @@ __all__ = [
     "OnBusy",
     "Outcome",
     "Parked",
+    "Question",
     "Retry",
     "RetryLater",
     "RoutedModel",

@@ -24,6 +24,7 @@ from techrevati.fleet.forking import ForkOptions, last_version_of
 from techrevati.fleet.gates import GateLine, gates_key, line_of, look_calls, unasked
 from techrevati.fleet.listen import AsyncListener
 from techrevati.fleet.listing import ListOptions, RunFilter, RunPage, listing, reading_children, record_of
+from techrevati.fleet.questions import Question, reading_questions
 from techrevati.fleet.results import NotFinished, output_of
 from techrevati.fleet.ringing import ring_for
 from techrevati.fleet.settings import Settings, load_settings, seconds
@@ -96,6 +97,10 @@ class AsyncRun:
         return await c.store.run(
             decide_call(c.fleet, await c.open(), c.settings, self.id, call_id, action, payload, decision_id)
         )
+
+    async def questions(self) -> list[Question]:
+        c = self._client
+        return await aask(c.store, reading_questions(run_keys(c.fleet, await c.open(), self.id), self.id))
 
     async def steer(self, message: Any) -> bool:
         c = self._client

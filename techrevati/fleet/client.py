@@ -19,6 +19,7 @@ from techrevati.fleet.forking import ForkOptions, last_version_of
 from techrevati.fleet.gates import GateLine, gates_key, line_of, look_calls, unasked
 from techrevati.fleet.listen import ThreadListener
 from techrevati.fleet.listing import ListOptions, RunFilter, RunPage, listing, reading_children, record_of
+from techrevati.fleet.questions import Question, reading_questions
 from techrevati.fleet.results import NotFinished, output_of
 from techrevati.fleet.ringing import ring_for
 from techrevati.fleet.settings import Settings, load_settings, seconds
@@ -114,13 +115,24 @@ class Run:
     ) -> bool:
         """Answer a suspended call; False if this very decision (by its id) had arrived before.
 
+        The call may be a sub-agent's, however far below: the decision is handed down to it.  Where several ask a
+        call of one id, `call_id` is ``<run id>/<call id>``, as `questions` gives it.
+
         Raises:
-            UnknownCall, AlreadyDecided, RunEnded, RunNotFound.
+            UnknownCall, AlreadyDecided, AmbiguousCall, RunEnded, RunNotFound.
         """
         c = self._client
         return c.store.run(
             decide_call(c.fleet, c.partitions, c.settings, self.id, call_id, action, payload, decision_id)
         )
+
+    def questions(self) -> list[Question]:
+        """Give the calls that wait for a decision: the run's own, and those of its sub-agents at any depth.
+
+        Raises:
+            RunNotFound.
+        """
+        return ask(self._client.store, reading_questions(self._client.keys(self.id), self.id))
 
     def steer(self, message: Any) -> bool:
         """Put a message into the live run; its next turn sees it."""

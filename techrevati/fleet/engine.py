@@ -21,10 +21,12 @@ from typing import Any, cast
 from techrevati.fleet.agents import Agent
 from techrevati.fleet.children import Children, Directory
 from techrevati.fleet.codec import encode
+from techrevati.fleet.conversation import Messages
 from techrevati.fleet.failures import TurnTimedOut, UnknownAgent, classify, describe
 from techrevati.fleet.history import Threads, View
 from techrevati.fleet.leases import Ending, Lease, Leases
 from techrevati.fleet.live import Live
+from techrevati.fleet.model_failures import asked_wait
 from techrevati.fleet.models import Models, RetryLater
 from techrevati.fleet.outcome import Complete, Fail, Handoff, Parked, alone, parked_in
 from techrevati.fleet.settings import Settings
@@ -39,7 +41,7 @@ from techrevati.fleet.settle import (
 )
 from techrevati.fleet.state import State
 from techrevati.fleet.sync_turn import SyncTurn
-from techrevati.fleet.turn import Calls, Messages, Turn, asked_wait
+from techrevati.fleet.turn import Calls, Turn
 from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
 from techrevati.store.calls import ClaimSpec, CommitSpec
@@ -235,6 +237,7 @@ class Engine:
                 self._threads.forget(turn.tenant, turn.thread_id)
                 return None, asked
             self.counts.turns += 1
+            await turn.children.let_go()
             if after is not None and committed.home:
                 self._threads.remember(turn.tenant, turn.thread_id, after)
             elif not committed.home:

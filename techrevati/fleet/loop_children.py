@@ -6,7 +6,7 @@ The loop names a child by an id of its own, the same over restarts; each start i
 derived from that and the epoch, so that a start which is said again changes nothing.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -16,7 +16,7 @@ from techrevati.agent.subagents.port import ChildEnd, ChildStart, ChildView, Sub
 from techrevati.agent.suspension import PendingToolCall, ToolCallDecision
 from techrevati.fleet.loop_ports import Through
 from techrevati.fleet.turn import Turn
-from techrevati.store.errors import RunEnded, RunNotFound, StoreError
+from techrevati.store.errors import AlreadyDecided, AmbiguousCall, RunEnded, RunNotFound, StoreError, UnknownCall
 from techrevati.store.keys import CHILD_PREFIX
 from techrevati.store.records import RunRecord, Status
 
@@ -104,24 +104,29 @@ class FleetSubAgents:
             raise Through(error) from error
         return next((one["content"] for one in reversed(said) if one["role"] == "assistant" and one["content"]), None)
 
-    async def _with_live(self, run_id: str, act: Any) -> None:
+    async def _with_live(self, run_id: str, act: Callable[[str], Awaitable[Any]]) -> str | None:
+        """Do something to the run that a child is now; give the reason if that is refused."""
         record = await self._last(run_id)
-        if record is not None and not record.status.is_terminal:
-            try:
-                await act(record.run_id)
-            except (RunEnded, RunNotFound):
-                return
-            except StoreError as error:
-                raise Through(error) from error
+        if record is None:
+            return f"sub-agent {run_id} is not known any more"
+        if record.status.is_terminal:
+            return f"sub-agent {run_id} has ended: it is {record.status}"
+        try:
+            await act(record.run_id)
+        except (RunEnded, RunNotFound, UnknownCall, AlreadyDecided, AmbiguousCall) as refused:
+            return str(refused)
+        except StoreError as error:
+            raise Through(error) from error
+        return None
 
     async def stop(self, run_id: str) -> None:
         await self._with_live(run_id, self._turn.children.stop)
 
-    async def message(self, run_id: str, text: str) -> None:
-        await self._with_live(run_id, lambda live: self._turn.children.steer(live, text))
+    async def message(self, run_id: str, text: str) -> str | None:
+        return await self._with_live(run_id, lambda live: self._turn.children.steer(live, text))
 
-    async def decide(self, run_id: str, decision: ToolCallDecision) -> None:
-        await self._with_live(
+    async def decide(self, run_id: str, decision: ToolCallDecision) -> str | None:
+        return await self._with_live(
             run_id,
             lambda live: self._turn.children.decide(
                 live, decision.target_id, decision.action.value, decision.result, decision_id=decision.decision_id

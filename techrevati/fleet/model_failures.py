@@ -7,10 +7,12 @@ status; its words only where a status 400 says too little.
 """
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from techrevati.fleet.feedback import SILENT, Feedback, read
+from techrevati.fleet.models import RetryLater
 from techrevati.runtime.errors import TechrevatiError
 
 _BY_CODE = {
@@ -156,3 +158,14 @@ def _codes(body: object) -> tuple[str, ...]:
 
 def _line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:500]
+
+
+def asked_wait(error: BaseException) -> float | None:
+    """Give the seconds a provider asked us to wait, if the error says so."""
+    match error:
+        case RetryLater():
+            return error.seconds
+        case ModelFailed():
+            return error.retry_after
+    headers = getattr(getattr(error, "response", None), "headers", None)
+    return None if headers is None else read(headers, time.time()).retry_after

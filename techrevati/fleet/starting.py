@@ -185,11 +185,13 @@ def decide_call(
     payload: Any,
     decision_id: str | None,
 ) -> calls.Call[bool]:
-    """Check a decision and build its call."""
+    """Check a decision and build its call; ``<run id>/<call id>`` is a call of the sub-agent of that id."""
     if action not in ("resume", "cancel"):
         raise ValueError(f"action={action!r} of call {call_id!r} is refused: use 'resume' or 'cancel'")
     entry = decision_id or f"decision:{os.urandom(8).hex()}"
-    body = encode({"call_id": call_id, "action": action, "payload": payload}, "decision", settings.max_payload)
+    child, _, inner = call_id.partition("/")
+    named = inner if inner and partition_of_id(child) is not None else call_id
+    body = encode({"call_id": named, "action": action, "payload": payload}, "decision", settings.max_payload)
     return calls.inbox_put(run_keys(fleet, partitions, run_id), run_id, entry, "decision", call_id, body)
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
+from techrevati.fleet.journal import Policy
 from techrevati.fleet.models import Message, ModelReply
-from techrevati.fleet.turn import Policy, Turn
+from techrevati.fleet.turn import Turn
 
 T = TypeVar("T")
 

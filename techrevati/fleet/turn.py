@@ -7,11 +7,8 @@ Only journaled steps and deltas go to Redis while it runs.
 """
 
 import asyncio
-import hashlib
-import inspect
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property
 from typing import Any, Literal, Protocol, TypeVar, overload
@@ -19,12 +16,13 @@ from typing import Any, Literal, Protocol, TypeVar, overload
 import msgspec
 
 from techrevati.fleet.answers import OnDelta, OnEvent
-from techrevati.fleet.calling import Caller, Refused, Straight, patiently
+from techrevati.fleet.calling import Caller, Refused, Straight
 from techrevati.fleet.children import Children
 from techrevati.fleet.codec import encode
-from techrevati.fleet.feedback import SILENT, read
-from techrevati.fleet.model_failures import ModelFailed
-from techrevati.fleet.models import Message, ModelReply, ModelRequest, Models, RetryLater
+from techrevati.fleet.conversation import Messages
+from techrevati.fleet.journal import Journal, Lines, Policy
+from techrevati.fleet.model_calls import ModelCalls
+from techrevati.fleet.models import Costs, Message, ModelReply, ModelRequest, Models
 from techrevati.fleet.outcome import (
     Ask,
     Complete,
@@ -48,17 +46,6 @@ from techrevati.telemetry.logs import TurnLog, turn_log
 from techrevati.telemetry.tracing import trace_id_of
 
 T = TypeVar("T")
-Policy = Literal["rerun", "once"]
-
-
-class Lines(Protocol):
-    """How a running turn reaches the store; the engine's side of `Turn`."""
-
-    async def step_begin(self, key: str, policy: str, journal: list[tuple[str, str]]) -> str | None: ...
-
-    async def step_end(self, journal: list[tuple[str, str]]) -> str: ...
-
-    def delta(self, kind: str, data: str) -> None: ...
 
 
 class Calls(Protocol):
@@ -82,46 +69,6 @@ class _Straight:
 
     def shared(self, turn: "Turn") -> Shared:
         return Shared()
-
-
-class Messages(Sequence[Message]):
-    """The thread's conversation: what stands is read-only, new messages are appended."""
-
-    def __init__(self, stored: Sequence[str], limit: int) -> None:
-        self._stored, self._limit = stored, limit
-        self._decoded: list[Message] | None = None
-        self.added: list[Message] = []
-
-    def _all(self) -> list[Message]:
-        if self._decoded is None:
-            self._decoded = [decode_json(text) for text in self._stored]
-        return self._decoded + self.added
-
-    def append(self, message: Message) -> None:
-        """Add a message; it is kept when the turn commits.
-
-        Raises:
-            NotJson, PayloadTooLarge.
-        """
-        encode(message, f"message {len(self)}", self._limit)
-        self.added.append(message)
-
-    def extend(self, messages: Iterable[Message]) -> None:
-        for message in messages:
-            self.append(message)
-
-    def __len__(self) -> int:
-        return len(self._stored) + len(self.added)
-
-    @overload
-    def __getitem__(self, index: int) -> Message: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Message]: ...
-    def __getitem__(self, index: int | slice) -> Message | list[Message]:
-        return self._all()[index]
-
-    def __iter__(self) -> Iterator[Message]:
-        return iter(self._all())
 
 
 class Usage(msgspec.Struct):
@@ -183,11 +130,8 @@ class Turn:
         self._version = version
         self._calls: Calls = calls or _Straight(models)
         self._limit, self._park_after, self._clock = limit, park_after, clock
-        self._journal = {key[2:]: text for key, text in journal.items() if key.startswith("e:")}
-        self._unwritten: list[tuple[str, str]] = []
-        self._ordinal = 0
-        self._under_way: set[asyncio.Task[ModelReply]] = set()
-        self._parking = False
+        self._journal = Journal(journal, lines, limit)
+        self._under_way = ModelCalls(self._journal, park_after=park_after, waits=self._waits)
         self._session_factory = session
         self._session: TurnSession | None = None
         self._input: Any = None
@@ -231,6 +175,11 @@ class Turn:
         """Run and thread at the top of the tree of sub-agents that this run is in: its own, if nobody sent it out."""
         run_id, _, thread_id = self._fields.get("root", "").partition(" ")
         return (run_id, thread_id) if run_id else (self.run_id, self.thread_id)
+
+    @property
+    def max_payload(self) -> int:
+        """How many bytes a message, a state, an event or an output may have."""
+        return self._limit
 
     @property
     def version(self) -> int:
@@ -284,6 +233,7 @@ class Turn:
         on_delta: OnDelta | None = None,
         on_event: OnEvent | None = None,
         key: str | None = None,
+        costs: Costs | None = None,
         **options: Any,
     ) -> ModelReply:
         """Call a model; the answer is journaled, so a retried turn gets it again and pays nothing.
@@ -295,9 +245,11 @@ class Turn:
         The journal knows the answer by `key`, or else by the order and the arguments of the turn's calls.
 
         Where the fleet declares a gate of that name, or a budget, the call is admitted and reserved for first: a
-        short wait is waited out, a longer one parks the turn, which holds nothing meanwhile.
+        short wait is waited out, a longer one parks the turn, which holds nothing meanwhile.  `costs` says what the
+        call costs buckets of that gate beyond requests and tokens: ``{"images": 2}``, or functions of the request.
 
         Raises:
+            UnknownBucket: `costs` names one that the gate does not have.
             UnknownModel: no client has the name.
             TimeoutError: no answer within `timeout` seconds of being admitted.
             ModelFailed: the provider did not give a whole answer.
@@ -306,16 +258,16 @@ class Turn:
             GateRefused: its gate is shut, and nobody can tell for how long.
         """
         sent: list[Message] = [{"role": "user", "content": messages}] if isinstance(messages, str) else list(messages)
-        own = self._key("model", [name, sent, options])
+        own = self._journal.key("model", [name, sent, options])
         key = own if key is None else f"model:{key}"
-        ordinal, begun = self._ordinal, self._clock()
+        ordinal, begun = self._journal.ordinal, self._clock()
         if (known := self._journal.get(key)) is not None:
             reply = msgspec.json.decode(known, type=ModelReply)
         else:
             ears = {"on_delta": self._ear(on_delta), **({} if on_event is None else {"on_event": on_event})}
             wait = as_seconds(timeout, "timeout")
-            request = ModelRequest(name.partition(":")[2] or name, sent, {**options, **ears}, wait)
-            reply = await self._made(self._make(key, self._calls.caller(self, ordinal), name, request))
+            request = ModelRequest(name.partition(":")[2] or name, sent, {**options, **ears}, wait, costs or {})
+            reply = await self._under_way.make(key, self._calls.caller(self, ordinal), name, request)
         # Also when it was replayed: the events of an attempt that did not commit are gone.
         self._note_model(name, reply, begun)
         if messages is self.messages:
@@ -337,41 +289,17 @@ class Turn:
         self.usage.output_tokens += reply.output_tokens
         self.usage.cost_micros += cost
 
-    async def _make(self, key: str, caller: Caller, name: str, request: ModelRequest) -> ModelReply:
-        reply = replace(await self.admitted(lambda: caller.call(name, request)), feedback=SILENT)
-        self._keep(key, msgspec.json.encode(reply).decode())
-        return reply
-
-    async def _made(self, making: Coroutine[Any, Any, ModelReply]) -> ModelReply:
-        """Make a call in a task of its own: where another task of the turn parks, it is paid for and goes on."""
-        task = asyncio.get_running_loop().create_task(making)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if not self._parking:  # not one task of a group that ends because another parks
-                task.cancel()
-                await asyncio.wait({task})
-            raise
-
     async def calls_end(self) -> None:
         """Wait for the model calls under way: what they cost is paid, so their answers go with the park."""
-        if self._under_way:
-            await asyncio.wait(set(self._under_way))
+        await self._under_way.end()
 
     def stop_calls(self) -> None:
         """Stop the model calls that the turn has left behind."""
-        for task in set(self._under_way):
-            task.cancel()
+        self._under_way.stop()
 
     async def admitted(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Do what a gate or a budget may refuse: a short wait is waited out, a longer one parks the turn."""
-        try:
-            return await patiently(attempt, park_after=self._park_after, waits=self._waits)
-        except Parked:
-            self._parking = True
-            raise
+        return await self._under_way.admitted(attempt)
 
     def _waits(self, refused: Refused) -> None:
         """Tell that a gate lets the turn wait; what is parked is told by the park."""
@@ -391,20 +319,7 @@ class Turn:
             StepInDoubt: policy ``once``, and an attempt that died had begun it.
             NotJson, PayloadTooLarge: its result cannot be kept.
         """
-        if policy not in ("rerun", "once"):
-            raise ValueError(f"policy {policy!r} of step {key!r} is refused: use 'rerun' or 'once'")
-        name = f"step:{key}"
-        known = self._journal.get(name)
-        if known is None and policy == "once":
-            known = await self._lines.step_begin(name, policy, self._take_unwritten())
-        if known is None:
-            value = fn()
-            if inspect.isawaitable(value):
-                value = await value
-            text = encode(value, f"result of step {key!r}", self._limit)
-            known = await self._lines.step_end([*self._take_unwritten(), (name, text)])
-        self._journal[name] = known
-        return decode_json(known)
+        return await self._journal.step(key, fn, policy)
 
     @property
     def children(self) -> Children:
@@ -421,32 +336,37 @@ class Turn:
         key: str | None = None,
         deadline: float | timedelta | None = None,
         metadata: Mapping[str, Any] | None = None,
+        detached: bool = False,
     ) -> str:
         """Start another agent on a task of its own, and give its run id; it works while this turn goes on.
 
         A turn that runs again gets the same child: by `key`, or else by the order and the arguments of its starts.
+        Where this run completes, its children go on; where it fails, dies or is stopped, they are stopped, but for a
+        `detached` one, which only a stop reaches.
 
         Raises:
             UnknownRole, NotJson, PayloadTooLarge, TooManyChildren, LeaseLost, IdempotencyConflict.
         """
-        name = self._key("child", [agent, input]) if key is None else f"key:{key}"
-        return await self.children.start(agent, input, key=name, deadline=deadline, metadata=metadata)
+        name = self._journal.key("child", [agent, input]) if key is None else f"key:{key}"
+        return await self.children.start(
+            agent, input, key=name, deadline=deadline, metadata=metadata, detached=detached
+        )
 
     async def pause(self, seconds: float | timedelta) -> None:
         """Wait inside the turn; a wait of more than a second gives the place back and the turn resumes here.
 
         What ran before it is replayed from the journal: put side effects into steps.
         """
-        wait, key = as_seconds(seconds, "seconds"), self._key("pause", None)
+        wait, key = as_seconds(seconds, "seconds"), self._journal.key("pause", None)
         known = self._journal.get(key)
         until = float(known) if known is not None else self._clock() + wait
         left = until - self._clock()
         if left <= 0:
             return
         if known is None:
-            self._keep(key, repr(until))
+            self._journal.keep(key, repr(until))
         if left > self._park_after:
-            self._parking = True
+            self._under_way.parking = True
             raise Parked(left, "timer")
         await asyncio.sleep(left)
 
@@ -565,22 +485,13 @@ class Turn:
 
     # -- the journal -------------------------------------------------------------------------------
 
-    def _key(self, kind: str, body: Any) -> str:
-        self._ordinal += 1
-        digest = hashlib.blake2b(msgspec.json.encode(body, enc_hook=repr), digest_size=6).hexdigest()
-        return f"{kind}:{self._ordinal}:{digest}"
-
-    def _keep(self, key: str, text: str) -> None:
-        self._journal[key] = text
-        self._unwritten.append((key, text))
-
     def recall(self, key: str) -> str | None:
         """Give what `keep` noted under this key in this turn, also before a park or a retry."""
         return self._journal.get(f"note:{key}")
 
     def keep(self, key: str, text: str) -> None:
         """Note something for this turn that its next park or retry carries on."""
-        self._keep(f"note:{key}", text)
+        self._journal.keep(f"note:{key}", text)
 
     def tally(self, key: str) -> int:
         """Count something of this turn; gives how often so far."""
@@ -588,21 +499,6 @@ class Turn:
         self.keep(key, str(count))
         return count
 
-    def _take_unwritten(self) -> list[tuple[str, str]]:
-        taken, self._unwritten = self._unwritten, []
-        return taken
-
     def unwritten(self) -> list[tuple[str, str]]:
         """Results that no step has carried to the journal yet; a retry, a park and a drain do."""
-        return list(self._unwritten)
-
-
-def asked_wait(error: BaseException) -> float | None:
-    """Give the seconds a provider asked us to wait, if the error says so."""
-    match error:
-        case RetryLater():
-            return error.seconds
-        case ModelFailed():
-            return error.retry_after
-    headers = getattr(getattr(error, "response", None), "headers", None)
-    return None if headers is None else read(headers, time.time()).retry_after
+        return self._journal.unwritten()

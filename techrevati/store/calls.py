@@ -45,6 +45,10 @@ class Call(Generic[T]):
     """Of a claim, and of a commit that a claim of this role may ride on."""
     binary: bool = False
     """Replies are bytes as they are stored: compressed, or sealed."""
+    first: Sequence[Arg] = ()
+    """A plain command in front of the script, in one transaction: for bytes that Lua would copy, and need not see."""
+    pieces: Sequence[bytes] = ()
+    """The last argument of `first`, in pieces."""
 
 
 def after(us: float) -> str:
@@ -89,6 +93,8 @@ def refuse(script: str, reply: Sequence[Any], **known: Any) -> NoReturn:
             raise errors.UpgradeRequired(PROTOCOL, int(extra))
         case -11:
             raise errors.NotRetriable(run_id, str(extra))
+        case -13:
+            raise errors.AmbiguousCall(run_id, str(known.get("call_id", "")))
         case _:
             raise errors.ScriptFault(script, repr(reply))
 

@@ -229,7 +229,7 @@ def check(
 
 
 _KEY = re.compile(r"([a-z]+):\{(.+):(\d+)\}:(.+)", re.DOTALL)
-_OF_RUN = frozenset({"run", "inbox", "journal", "calls", "decided", "kids", "events", "live"})
+_OF_RUN = frozenset({"run", "inbox", "journal", "calls", "decided", "kids", "asking", "events", "live"})
 _OF_THREAD = frozenset({"thread", "msgs", "ckpt", "line", "runsof"})
 
 

@@ -20,6 +20,20 @@ class BadName(StoreError):
         return f"{self.what} {self.name!r} is refused: use {self.rule}"
 
 
+class BadAddress(StoreError, ValueError):
+    """A URL that leads to no store."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(url, why)
+        self.url, self.why = url, why
+
+    def __str__(self) -> str:
+        return (
+            f"address {self.url!r} is refused ({self.why}); "
+            "fix: write it as sentinel://[user:password@]host:26379,host2:26379/0?master_name=mymaster"
+        )
+
+
 class StoreUnreachable(StoreError):
     """Redis did not answer, or not in time; nothing is known to have been written."""
 
@@ -242,6 +256,20 @@ class AlreadyDecided(StoreError):
 
     def __str__(self) -> str:
         return f"call {self.call_id!r} of run {self.run_id} is decided already; the first decision stands"
+
+
+class AmbiguousCall(StoreError):
+    """Several sub-agents of a run ask a call of this id."""
+
+    def __init__(self, run_id: str, call_id: str) -> None:
+        super().__init__(run_id, call_id)
+        self.run_id, self.call_id = run_id, call_id
+
+    def __str__(self) -> str:
+        return (
+            f"several sub-agents of run {self.run_id} ask a call {self.call_id!r}; "
+            "fix: name the one you mean as '<run id>/<call id>', as `questions()` gives it"
+        )
 
 
 class StepInDoubt(StoreError):

@@ -23,6 +23,8 @@ _TENANT = re.compile(r"[^\s{}:\x00-\x1f]{1,200}")
 _THREAD = re.compile(r"[^{}\x00-\x1f\x7f]{1,200}")
 _GENERATED = re.compile(r"[0-9a-f]{32}\.(\d{1,5})")
 CHILD_PREFIX = "sub-agent-"
+CALL_PREFIX = "tool:"
+"""Of the agent that carries out calls of a tool in a pool of its own; no author's agent can be called so."""
 
 
 def check_role(name: str, what: str = "role") -> str:
@@ -181,6 +183,10 @@ class PartitionKeys:
 
     def kids(self, run_id: str) -> str:
         return f"kids:{self.tag}:{run_id}"
+
+    def asking(self, run_id: str) -> str:
+        """Hash: sub-agents, however far below, that have asked something -> the way down to each."""
+        return f"asking:{self.tag}:{run_id}"
 
     def events(self, run_id: str) -> str:
         return f"events:{self.tag}:{run_id}"

@@ -25,11 +25,11 @@ PAGE = 1000
 _CORE = (
     *("tenant", "thread", "role", "agent", "home", "status", "token", "worker", "why", "until", "detail"),
     *("turn", "attempt", "maxa", "fails", "hops", "target", "priority", "score", "counted", "created", "ended"),
-    *("next_at", "deadline", "parent", "idem", "cancel", "cancel_by", "resume", "retried", "pardon"),
+    *("next_at", "deadline", "parent", "idem", "cancel", "cancel_by", "resume", "retried", "felled", "pardon"),
     *("v0", "f0", "k0", "commit", "released", "reason", "seq", "lseq", "ln", "wakes", "inbox_n", "open"),
 )
 _TEXTS = ("handed", "waits", "output", "error", "reply", "lb", "tin", "tout", "micros")
-_OWN = frozenset((*_CORE, *_TEXTS, "j", "kids"))
+_OWN = frozenset((*_CORE, *_TEXTS, "j", "kids", "asks", "below"))
 
 
 def take(store: SyncStore, keys: PartitionKeys, *, contents: bool = False) -> Partition:
@@ -194,6 +194,7 @@ def parse_run(run_id: str, fields: Fields) -> Run:
         cancel_by=_maybe(fields, "cancel_by"),
         resume=fields.get("resume", ""),
         retried=fields.get("retried") == "1",
+        felled=fields.get("felled") == "1",
         pardon=_int(fields, "pardon"),
         rollback_to=_int(fields, "v0"),
         rollback_full=_int(fields, "f0"),
@@ -218,13 +219,14 @@ def parse_run(run_id: str, fields: Fields) -> Run:
 
 
 def _contents(store: SyncStore, keys: PartitionKeys, run: Run, fields: Fields) -> None:
-    inbox, journal, asked, decided, kids, events, live = store.commands(
+    inbox, journal, asked, decided, kids, asking, events, live = store.commands(
         [
             ("HGETALL", keys.inbox(run.id)),
             ("HGETALL", keys.journal(run.id)),
             ("HGETALL", keys.calls(run.id)),
             ("HGETALL", keys.decided(run.id)),
             ("SMEMBERS", keys.kids(run.id)),
+            ("HGETALL", keys.asking(run.id)),
             ("XRANGE", keys.events(run.id), "-", "+"),
             ("XRANGE", keys.live(run.id), "-", "+"),
         ]
@@ -233,6 +235,7 @@ def _contents(store: SyncStore, keys: PartitionKeys, run: Run, fields: Fields) -
         order, kind, body = text.split(" ", 2)
         run.inbox[entry_id] = Entry(int(order), kind, body)
     run.journal, run.decided, run.kids = pairs(journal), pairs(decided), set(kids)
+    run.asking = pairs(asking)
     for name, value in pairs(asked).items():
         what, _, call_id = name.partition(":")
         if what == "id":

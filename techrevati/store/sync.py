@@ -12,7 +12,8 @@ from redis.retry import Retry
 
 from techrevati.store.calls import Arg, Call
 from techrevati.store.lines import Lines
-from techrevati.store.wire import RETRIABLE, Ring, pack, pack_command, rung, translate
+from techrevati.store.sentinel import is_sentinel, master_pool
+from techrevati.store.wire import RETRIABLE, Ring, answer_of, pack, pack_command, replies_to, rung, translate
 
 T = TypeVar("T")
 
@@ -32,6 +33,8 @@ def connect(url: str, **options: Any) -> redis.Redis:
     }
     if not url.startswith("unix://"):
         settings.setdefault("socket_keepalive", True)
+    if is_sentinel(url):
+        return redis.Redis.from_pool(master_pool(url, **settings))
     return redis.Redis.from_url(url, **settings)
 
 
@@ -75,7 +78,7 @@ class SyncStore:
         begun = self._monotonic()
         try:  # nearly always all there is to it
             now = "" if self._now_us is None else str(self._now_us())
-            (reply,) = self._lines.exchange(pack(call, now), (call.binary,), patience)
+            reply = answer_of(call, self._lines.exchange(pack(call, now), replies_to(call), patience))
         except theirs.RedisError as error:
             reply = error
         if isinstance(reply, Exception):
@@ -99,25 +102,28 @@ class SyncStore:
             rung(call, reply, self.ring)
         return [call.parse(reply) for call, reply in zip(calls, replies, strict=True)]
 
-    def command(self, *args: Arg | float) -> Any:
-        """Run one plain, idempotent command."""
-        return self.commands([args])[0]
+    def command(self, *args: Arg | float, binary: bool = False) -> Any:
+        """Run one plain, idempotent command; `binary`: its reply is bytes as they are stored."""
+        return self.commands([args], binary=binary)[0]
 
-    def commands(self, commands: Sequence[Sequence[Arg | float]]) -> list[Any]:
+    def commands(self, commands: Sequence[Sequence[Arg | float]], *, binary: bool = False) -> list[Any]:
         """Run plain, idempotent commands in one round trip."""
         if not commands:
             return []
         data = b"".join(map(pack_command, commands))
         what = str(commands[0][0]) if len(commands) == 1 else "pipeline"
-        return self._insist(lambda: _whole(self._lines.exchange(data, [False] * len(commands))), what)
+        return self._insist(lambda: _whole(self._lines.exchange(data, [binary] * len(commands))), what)
 
     def _say(self, calls: Sequence[Call[Any]], then: bytes = b"", within: float | None = None) -> list[Any]:
         """Send calls, and maybe a packed command behind them, in one write."""
         now = "" if self._now_us is None else str(self._now_us())
-        binary = [call.binary for call in calls] + [False] * bool(then)
+        wanted = [replies_to(call) for call in calls]
+        binary = [as_stored for one in wanted for as_stored in one] + [False] * bool(then)
         for whole in (False, True):
-            data = b"".join([pack(call, now, whole=whole) for call in calls])
-            replies = self._lines.exchange(data + then if then else data, binary, within)
+            data = b"".join([*[pack(call, now, whole=whole) for call in calls], then])
+            came = iter(self._lines.exchange(data, binary, within))
+            replies = [answer_of(call, [next(came) for _ in one]) for call, one in zip(calls, wanted, strict=True)]
+            replies += came
             # A script the server does not know: all of them again, each is made for it.
             if not any(isinstance(reply, theirs.NoScriptError) for reply in replies):
                 break

@@ -65,13 +65,24 @@ def busy(cluster: Cluster, client: Client, runs: Sequence[Run], least: int) -> N
 
 
 def held_by(client: Client, runs: Sequence[Run], victim: Process) -> list[tuple[Run, int]]:
-    """Give the turns that a dead worker had: nobody moves them before their leases end."""
+    """Give the turns that a worker has; when it is dead, nobody moves them before their leases end."""
     mark, found = f":{victim.pid}:", []
     for run in runs:
         record = run.status()
         if record.status is Status.RUNNING and mark in record.worker:
             found.append((run, record.turn))
     return found
+
+
+def has_work(client: Client, runs: list[Run], victim: Process, sessions: int, role: str) -> None:
+    """Wait until this worker runs turns, with new sessions as the old ones end, so that a kill hits something."""
+
+    def holds() -> bool:
+        if all(run.status().status.is_terminal for run in runs[-sessions // 2 :]):
+            runs.extend(start(client, role, sessions))
+        return bool(held_by(client, runs[-2 * sessions :], victim))
+
+    eventually(holds, f"{victim.name} runs a turn", 30)
 
 
 def claimed_again(run: Run, turn: int, after: float) -> float | None:
@@ -130,15 +141,13 @@ def kill_workers(
     for worker in alive:
         cluster.wait_worker(worker)
     runs = start(client, role, sessions)
-    for _ in range(2 * kills):  # a kill that hit no turn is not counted
+    for _ in range(2 * kills):  # a kill that hit no turn, all having just ended, is not counted
         if len(tally.recoveries) == kills:
             break
-        if all(run.status().status.is_terminal for run in runs[-8:]):
-            runs += start(client, role, sessions)
         for worker in alive:  # what is measured is the lease, not how fast a process comes up
             cluster.wait_worker(worker)
-        busy(cluster, client, runs, min(4, sessions))
         victim = alive.pop(draw.randrange(len(alive)))
+        has_work(client, runs, victim, sessions, role)
         victim.kill()
         held = held_by(client, runs, victim)
         alive.append(cluster.worker(role, wait=False))

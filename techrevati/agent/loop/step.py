@@ -101,6 +101,7 @@ class _Step:
         self._abandon()
         text = str(error) if isinstance(error, TechrevatiError) else f"{type(error).__name__}: {error}"
         self.draft.tell(events.ErrorEvent(text, code))
+        await resuming.close_held(self.draft, f"the run that waited for it has failed: {text}")
         return await self.live.finish(failed(text))
 
     def _abandon(self) -> None:
@@ -127,6 +128,8 @@ class _Step:
             raise CutShort(CANCELLED)
         if draft.loop.open_step is not None and not live.is_waiting:
             return await carry_out_round(live, open_calls(live), draft.loop.open_step)
+        if live.outside:
+            return await live.wait_outside()
         waiting = deciding.waiting(draft.document)
         if any(call.hold for call in waiting):
             return await live.hold()

@@ -143,15 +143,19 @@ class LocalSubAgents:
             await self.stop(below.child.run_id)
         handle.stream.cancel("its parent stopped it")
 
-    async def message(self, run_id: str, text: str) -> None:
+    async def message(self, run_id: str, text: str) -> str | None:
         handle = self._handles.get(run_id)
-        if handle is not None and handle.end is None:
-            handle.stream.steer(text)
+        if handle is None or handle.end is not None:
+            return f"sub-agent {run_id} has ended"
+        handle.stream.steer(text)
+        return None
 
-    async def decide(self, run_id: str, decision: ToolCallDecision) -> None:
+    async def decide(self, run_id: str, decision: ToolCallDecision) -> str | None:
         handle = self._handles.get(run_id)
-        if handle is not None and handle.end is None:
-            handle.stream.submit_decision(decision)
+        if handle is None or handle.end is not None:
+            return f"sub-agent {run_id} has ended"
+        handle.stream.submit_decision(decision)
+        return None
 
     async def aclose(self) -> None:
         """Stop every child and wait for the ends."""

@@ -94,12 +94,12 @@ class SubAgents(Protocol):
         """Cancel it with its own children."""
         ...
 
-    async def message(self, run_id: str, text: str) -> None:
-        """Put a user message into the live child."""
+    async def message(self, run_id: str, text: str) -> str | None:
+        """Put a user message into the live child; give the reason if it is refused."""
         ...
 
-    async def decide(self, run_id: str, decision: ToolCallDecision) -> None:
-        """Hand a decision down to a child that waits for it."""
+    async def decide(self, run_id: str, decision: ToolCallDecision) -> str | None:
+        """Hand a decision down to a child that waits for it; give the reason if it is refused."""
         ...
 
 

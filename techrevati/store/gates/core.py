@@ -13,6 +13,7 @@ from techrevati.store.gates.calls import force as force_call
 from techrevati.store.gates.calls import look as look_call
 from techrevati.store.gates.entry import Admission, Entry
 from techrevati.store.gates.errors import CostTooLarge, UnknownBucket
+from techrevati.store.gates.following import followed
 from techrevati.store.gates.link import Link
 from techrevati.store.gates.records import FAIL, NONE, Picture, Seen
 from techrevati.store.gates.spec import GateSpec
@@ -123,6 +124,7 @@ class Core(Link):
         retry_after: float | None = None,
         remaining: Mapping[str, float] | None = None,
         reset: Mapping[str, float] | None = None,
+        limit: Mapping[str, float] | None = None,
     ) -> Steps[None]:
         terms = yield from self.ready()
         remaining, reset = remaining or {}, reset or {}
@@ -139,6 +141,8 @@ class Core(Link):
         seen, by = yield from self.talk(lambda terms: terms.feed(hold, told))
         if seen is not None and by == "fleet":
             self.view.take(seen, asked)
+            if limit and self.terms and (spec := followed(self.terms.spec, self.own, limit)) is not None:
+                yield from self._declare(following=spec)
 
     def force(self, what: str) -> Steps[None]:
         """Force it ``open``, ``close`` it now, ``disable`` it, ``enable`` it again."""

@@ -27,6 +27,7 @@ from techrevati.store.gates.shell import Admit, Feed, Settle, Shell
 from techrevati.store.gates.spec import GateSpec
 from techrevati.store.gates.steps import Effect, Listen, Run, Sleep, Steps
 from techrevati.store.sync import SyncStore
+from techrevati.store.wire import safe_url
 
 T = TypeVar("T")
 
@@ -158,7 +159,7 @@ class AsyncGate(Shell):
             async with asyncio.timeout(patience):  # the store itself waits longer for a server that hangs
                 return await self._store.run(call, patience=patience)
         except TimeoutError as error:
-            raise StoreUnreachable(self._store.url.rpartition("@")[2], "no answer in time") from error
+            raise StoreUnreachable(safe_url(self._store.url), "no answer in time") from error
 
 
 class Gate(Shell):

@@ -130,8 +130,8 @@ class Link:
             return self.away.terms(self.spec)
         return self.terms or (yield from self._declare())
 
-    def _declare(self, lost: bool = False) -> Steps[Terms]:
-        spec = self.terms.spec if lost and self.terms else self.own
+    def _declare(self, lost: bool = False, following: GateSpec | None = None) -> Steps[Terms]:
+        spec = following or (self.terms.spec if lost and self.terms else self.own)
         until = self.view.until - self.monotonic()
         open_us = round(until * 1e6) if lost and self.view.state == 1 and until > 0 else 0
         call = declare_call(self.keys, spec, self.worker, lost=lost, open_us=open_us)
@@ -148,13 +148,13 @@ class Link:
         self.view.take(declared.seen, asked)
         stands = self.own.adopt(declared.stands.text, declared.stands.revision)
         self.terms = Terms(self.keys, stands, declared.version, declared.epoch)
-        before = declared.before
+        before, why = declared.before, "the newer declaration stands" if following is None else "the provider says so"
         if not declared.taken and stands.digest != self.own.digest:
             self._differ(
                 declared.stands.text, declared.stands.by, self.own.text, self.worker, "a higher revision stands"
             )
         elif declared.taken and before is not None and before.text != declared.stands.text:
-            self._differ(declared.stands.text, self.worker, before.text, before.by, "the newer declaration stands")
+            self._differ(declared.stands.text, self.worker, before.text, before.by, why)
         return self.terms
 
     def _adopt(self) -> Steps[Terms]:

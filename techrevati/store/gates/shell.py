@@ -54,6 +54,9 @@ class Feed(TypedDict, total=False):
     """Per bucket: tokens."""
     reset: Mapping[str, float] | None
     """Per bucket: seconds until it is full."""
+    limit: Mapping[str, float] | None
+    """Per bucket: what it allows a minute; a lower one takes the place of what is declared, for everyone
+    (`GateSpec.provider_limits`)."""
 
 
 class Shell:

@@ -27,7 +27,8 @@ local function forget(id)
   local r = run_of(id)
   RUNS[id] = false                                  -- nothing below may write to it again
   if r then
-    need(r, 'idem', 'kids')
+    need(r, 'idem', 'kids', 'parent')
+    if r.parent ~= '' then call('SREM', K('kids', r.parent), id) end
     local first = r.idem ~= '' and string.match(call('GET', K('idem', r.idem)) or '', '^%S+')
     if first == id then call('UNLINK', K('idem', r.idem)) end
     r.dirty = {}
@@ -41,7 +42,7 @@ local function forget(id)
   call('ZREM', 'runs:' .. TAG, id)
   call('ZREM', 'ended:' .. TAG, id)
   call('UNLINK', K('run', id), K('events', id), K('live', id), K('inbox', id), K('journal', id), K('calls', id),
-    K('decided', id), K('kids', id))
+    K('decided', id), K('kids', id), K('asking', id))
   call('HSET', K('run', id), 'gone', NOWS)          -- a start that is sent again finds it, and makes nothing
   call('PEXPIRE', K('run', id), 60000)
 end

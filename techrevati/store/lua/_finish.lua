@@ -48,13 +48,20 @@ local function tell_parent(r, status)
   if terminal(parent) then
     call('PEXPIRE', K('inbox', parent.id), f0(RUN_TTL))
   else
-    event(parent, '-', 'child.ended', 'child', r.id, 'status', status)
+    event(parent, '-', is_tool(r) and 'call.ended' or 'child.ended', 'child', r.id, 'status', status)
   end
+end
+
+-- A run's end, or a stop of it, takes a sub-agent with it: noted, for both may be sent back together.
+local function fell(kid, reason, grace)
+  if terminal(kid) then return end
+  put(kid, 'felled', '1')
+  stop(kid, reason, grace)
 end
 
 -- more: further fields for the run's record (output, error, reason).  by: who writes the event.
 local function finish(r, status, by, field, value)
-  need(r, 'idem', 'parent', 'inbox_n', 'kids', 'deadline')
+  need(r, 'idem', 'inbox_n', 'kids', 'deadline', 'agent', 'asks', 'below')
   local routing = r.home == 'routes' or (r.home == 'due' and r.token == '' and r.why == 'route')
   leave(r)
   put(r, 'home', '', 'status', status, 'token', '', 'why', '', 'until', '', 'ended', NOWS, field, value)
@@ -66,7 +73,7 @@ local function finish(r, status, by, field, value)
   local n = r.inbox_n == '' and 2 or 3
   if retriable(r) then n = 7 end
   for i = 1, n do call('PEXPIRE', K(kept[i], r.id), f0(RUN_TTL)) end
-  local kids = (status == 'cancelled' or status == 'superseded') and kids_of(r) or {}
+  local kids, whole = status ~= 'completed' and kids_of(r) or {}, status == 'cancelled' or status == 'superseded'
   if n < 7 then
     call('DEL', K('inbox', r.id), K('journal', r.id), K('calls', r.id))
     if r.kids ~= '' then call('PEXPIRE', K('kids', r.id), f0(RUN_TTL)) end
@@ -92,10 +99,11 @@ local function finish(r, status, by, field, value)
     end
   end
 
+  asks_no_more(r)
   if r.parent ~= '' then tell_parent(r, status) end
   for _, id in ipairs(kids) do
     local kid = run_of(id)
-    if kid then stop(kid, 'its parent was ' .. status, GRACE) end
+    if kid and (whole or kid.detached ~= '1') then fell(kid, 'its parent was ' .. status, GRACE) end
   end
 end
 
@@ -123,7 +131,7 @@ stop = function(r, reason, grace)
     flag(r, reason, grace)
     for _, id in ipairs(kids_of(r)) do
       local kid = run_of(id)
-      if kid then stop(kid, reason, grace) end
+      if kid then fell(kid, reason, grace) end
     end
   elseif STOPS < 128 or r.home == 'line' then
     STOPS = STOPS + 1

@@ -60,7 +60,7 @@ local function run_of(id)
   local r = RUNS[id]
   if r ~= nil then return r or nil end
   local v = call('HMGET', K('run', id), 'tenant', 'thread', 'role', 'home', 'token', 'turn', 'seq', 'score', 'attempt',
-    'maxa', 'wakes', 'cancel', 'j', 'counted', 'status', 'why', 'until', 'fails')
+    'maxa', 'wakes', 'cancel', 'j', 'counted', 'status', 'why', 'until', 'fails', 'parent')
   if not v[1] then
     RUNS[id] = false
     return nil
@@ -68,7 +68,8 @@ local function run_of(id)
   r = setmetatable({ id = id, dirty = {}, tenant = v[1], thread = v[2] or '', role = v[3] or '', home = v[4] or '',
     token = v[5] or '', turn = v[6] or '', seq = v[7] or '', score = v[8] or '', attempt = v[9] or '',
     maxa = v[10] or '', wakes = v[11] or '', cancel = v[12] or '', j = v[13] or '', counted = v[14] or '',
-    status = v[15] or '', why = v[16] or '', ['until'] = v[17] or '', fails = v[18] or '' }, LAZY)
+    status = v[15] or '', why = v[16] or '', ['until'] = v[17] or '', fails = v[18] or '',
+    parent = v[19] or '' }, LAZY)
   RUNS[id], ORDER[#ORDER + 1] = r, r
   return r
 end
@@ -85,6 +86,8 @@ local function need(r, ...)
   end
 end
 local function terminal(r) return r.home == '' end
+-- A call of a tool that runs in a pool of its own: its parent made it, and shows it.
+local function is_tool(r) return string.sub(r.agent, 1, 5) == 'tool:' end
 local function leased(r) return r.home == 'due' and r.token ~= '' end
 
 -- Threads.

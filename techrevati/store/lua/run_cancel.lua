@@ -1,6 +1,6 @@
 -- run_cancel: end a run and its sub-agents; a leased one is asked to stop and has a grace.
 -- Twin: techrevati.store.twin.outside.run_cancel
--- include: _unit _homes _finish
+-- include: _unit _homes _above _finish
 --
 -- KEYS[1]  clock      the partition
 -- ARGV[1]  protocol

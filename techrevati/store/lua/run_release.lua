@@ -1,6 +1,6 @@
 -- run_release: give a leased run back unharmed (drain): no attempt is counted, it keeps its place.
 -- Twin: techrevati.store.twin.lease.run_release
--- include: _unit _homes _finish
+-- include: _unit _homes _above _finish
 --
 -- KEYS[1]  clock      the partition
 -- ARGV[1]  protocol

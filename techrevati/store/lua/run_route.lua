@@ -1,6 +1,6 @@
 -- run_route: act on a coordinator's decision about a handoff, if the run still stands at that hop.
 -- Twin: techrevati.store.twin.coordinate.run_route
--- include: _unit _homes _finish
+-- include: _unit _homes _above _finish
 --
 -- KEYS[1]  clock      the partition
 -- ARGV[1]  protocol

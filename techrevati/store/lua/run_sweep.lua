@@ -1,6 +1,6 @@
 -- run_sweep: look again at what is due, keep the ticket accounts true, forget what is past its retention.
 -- Twin: techrevati.store.twin.sweep.run_sweep
--- include: _unit _homes _finish _drop
+-- include: _unit _homes _above _finish _drop
 --
 -- KEYS[1]  clock      the partition
 -- ARGV[1]  protocol
@@ -45,7 +45,7 @@ local function decide_expired(r)
   for _, one in ipairs(over) do
     local id, json = one[2], one[3]
     call('HSET', K('decided', r.id), id, 'expired:' .. id)
-    event(r, '-', 'call.decided', 'call_id', id, 'expired', '1')
+    was_decided(r, id, 'expired', '1')
     inbox_add(r, 'expired:' .. id, 'decision', json ~= '' and json or 'null')
   end
   if r.home == 'due' then

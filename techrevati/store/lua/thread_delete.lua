@@ -1,6 +1,6 @@
 -- thread_delete: end what runs on a thread, take the thread away, and begin to forget its runs.
 -- Twin: techrevati.store.twin.drop.thread_delete
--- include: _unit _homes _finish _drop
+-- include: _unit _homes _above _finish _drop
 --
 -- KEYS[1]  clock      the partition
 -- ARGV[1]  protocol

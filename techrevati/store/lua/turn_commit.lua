@@ -1,6 +1,6 @@
 -- turn_commit: end a turn under its fencing token: append what it made, move the run; maybe claim the next.
 -- Twin: techrevati.store.twin.commit.turn_commit
--- include: _unit _homes _finish _grant
+-- include: _unit _homes _above _finish _grant
 --
 -- KEYS[1]  clock      the partition
 -- ARGV[1]  protocol
@@ -127,14 +127,16 @@ if ARGV[13] ~= '' then
 end
 if ARGV[12] ~= '' then charge(r, tonumber(ARGV[12])) end
 
--- A call may have been decided, under any of its ids, before it was known: the first decision stands.
-local function adopt(id, ...)
-  local decided, first, order = K('decided', r.id), nil, nil
-  local found = call('HMGET', decided, id, ...)
-  for _, entry in ipairs(found) do
+-- A call may have been decided, under any of its ids, before it was known: the first decision stands.  One that
+-- was read answered an earlier question of the same call.
+local function adopt(...)
+  local decided, first, order, ids = K('decided', r.id), nil, nil, { ... }
+  local id, found = ids[1], call('HMGET', decided, ...)
+  for k, entry in ipairs(found) do
     local text = entry and call('HGET', K('inbox', r.id), entry)
-    local n = text and num(string.match(text, '^%d+')) or 0         -- what was read already came first
-    if entry and (not order or n < order) then first, order = entry, n end
+    local n = text and num(string.match(text, '^%d+'))
+    if entry and not text then call('HDEL', decided, ids[k]) end
+    if n and (not order or n < order) then first, order = entry, n end
   end
   if not first then return end
   call('HSET', decided, id, first)
@@ -161,6 +163,7 @@ local function ask()
     end
   end
   put(r, 'waits', body)
+  if c2 >= c1 then asks(r, body) end
   return earliest
 end
 
@@ -194,10 +197,12 @@ elseif move == 'handoff' then
   leave(r)
   put(r, 'hops', f0(num(r.hops) + 1), 'target', ARGV[7], 'handed', body)
   event(r, by, 'turn.committed', 'turn', turn, 'role', role, 'move', move, 'target', ARGV[7])
+  tell_turn(r, turn, move)
   routes_add(r)
 else
   leave(r)
   event(r, by, 'turn.committed', 'turn', turn, 'role', role, 'move', move)
+  tell_turn(r, turn, move)
   local open = move == 'suspend' and c2 < c1 and num(ARGV[7]) or 0
   if move == 'suspend' then at = min(ask(), at or math.huge) end
   if open > 0 then

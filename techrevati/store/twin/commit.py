@@ -6,6 +6,7 @@ Twin: ``lua/turn_commit.lua``.
 from collections.abc import Sequence
 from typing import Any
 
+from techrevati.store.twin.above import asks, tell_turn
 from techrevati.store.twin.finish import finish, inbox_drop
 from techrevati.store.twin.grant import charge, grant
 from techrevati.store.twin.homes import due_add, leave, offer, ready_add, routes_add
@@ -64,7 +65,7 @@ def turn_commit(
         version, home, role = run.reply
         return u.reply(0, version, home, next_grant(role))
 
-    messages, events, read, asks, journal = _unpack(rest)
+    messages, events, read, asked, journal = _unpack(rest)
     thread, by, role, turn = u.thread(run), by_of(token), run.role, run.turn
     stays = move in ("park", "retry", "dead")  # the same turn may run again, from its journal
     stopped = bool(run.cancel) and move not in ("complete", "fail")
@@ -84,7 +85,7 @@ def turn_commit(
         thread.bytes += int(size)
     for kind, data in events:
         u.event(run, by, kind, data=data)
-    early = _decided_before_asked(run, asks) if move == "suspend" else set()
+    early = _decided_before_asked(run, asked) if move == "suspend" else set()
     for entry_id in read:
         if entry_id not in early:
             inbox_drop(run, entry_id)
@@ -123,14 +124,16 @@ def turn_commit(
         leave(u, run)
         run.hops, run.target, run.handed = run.hops + 1, target, body
         u.event(run, by, "turn.committed", turn=turn, role=role, move=move, target=target)
+        tell_turn(u, run, turn, move)
         routes_add(u, run)
     else:
         leave(u, run)
         u.event(run, by, "turn.committed", turn=turn, role=role, move=move)
+        tell_turn(u, run, turn, move)
         look: float = until or 0
-        open_ = int(target or 0) if move == "suspend" and not asks else 0
+        open_ = int(target or 0) if move == "suspend" and not asked else 0
         if move == "suspend":
-            look = min(_ask(u, run, asks, body), NEVER if until is None else until)
+            look = min(_ask(u, run, asked, body), NEVER if until is None else until)
         if open_:
             run.open = open_ = _still_open(run, open_)
         # Whatever came while the turn ran and was not read by it keeps the run from waiting.
@@ -154,8 +157,8 @@ def _unpack(
     for count, width in zip(counts, (1, 2, 1, 5, 2), strict=True):
         parts.append(list(items[position : position + count * width]))
         position += count * width
-    messages, events, read, asks, journal = parts
-    asked = [(asks[i], asks[i + 1], asks[i + 2], asks[i + 3], asks[i + 4]) for i in range(0, len(asks), 5)]
+    messages, events, read, flat, journal = parts
+    asked = [(flat[i], flat[i + 1], flat[i + 2], flat[i + 3], flat[i + 4]) for i in range(0, len(flat), 5)]
     return messages, pairs(events), read, asked, pairs(journal)
 
 
@@ -167,9 +170,9 @@ def _trim(thread: Thread, run: Run, keep: int) -> None:
         thread.versions = [version for version in thread.versions if version.version >= keep]
 
 
-def _decided_before_asked(run: Run, asks: Sequence[_Ask]) -> set[str]:
+def _decided_before_asked(run: Run, asked: Sequence[_Ask]) -> set[str]:
     """Give the decisions for calls that nobody had asked for yet: the next turn has to read them again."""
-    ids = [alias for ask in asks if ask[0] not in run.calls for alias in ask[:3]]
+    ids = [alias for ask in asked if ask[0] not in run.calls for alias in ask[:3]]
     return {run.decided[alias] for alias in ids if alias in run.decided}
 
 
@@ -179,24 +182,32 @@ def _still_open(run: Run, open_: int) -> int:
     return 0 if run.wakes > ends else max(0, open_ - ends)
 
 
-def _ask(u: Unit, run: Run, asks: Sequence[_Ask], waits: str) -> float:
+def _ask(u: Unit, run: Run, asked: Sequence[_Ask], waits: str) -> float:
     """Note the calls a run waits for; gives when the first of them expires."""
     run.calls, run.expiries, run.waits = {}, {}, waits
-    for call_id, *more, expires, default in asks:
+    for call_id, *more, expires, default in asked:
         ids = [call_id, *more]
         run.calls.update((alias, call_id) for alias in ids if alias)
         _adopt(run, ids)
         at = when(expires, u.now)
         if at is not None:
             run.expiries[call_id] = Pending(at, default)
+    if asked:
+        asks(u, run, waits)
     return min((pending.expires for pending in run.expiries.values()), default=NEVER)
 
 
 def _adopt(run: Run, ids: Sequence[str]) -> None:
-    """Let the first decision stand that came under any of a call's ids before it was known."""
+    """Let the first decision stand that came under any of a call's ids before it was known.
+
+    One that was read answered an earlier question of the same call.
+    """
+    for alias in ids:
+        if run.decided.get(alias, "") not in run.inbox:
+            run.decided.pop(alias, None)
     early = list(dict.fromkeys(run.decided[alias] for alias in ids if alias in run.decided))
     if early:
-        first = min(early, key=lambda entry: run.inbox[entry].order if entry in run.inbox else 0)
+        first = min(early, key=lambda entry: run.inbox[entry].order)
         run.decided[ids[0]] = first
         for entry in early:
             if entry != first:

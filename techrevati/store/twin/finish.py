@@ -8,6 +8,7 @@ so its inbox and journal stay as long as it does.
 Twin: ``lua/_finish.lua``.
 """
 
+from techrevati.store.twin.above import asks_no_more
 from techrevati.store.twin.homes import activate, due_add, leave, ready_add
 from techrevati.store.twin.records import Entry, Run
 from techrevati.store.twin.unit import S, Unit
@@ -55,14 +56,17 @@ def finish(u: Unit, run: Run, status: str, by: str, *, output: str = "", error: 
     u.event(run, by, f"run.{status}", **shown)
     u.p.deadlines.pop(run.id, None)
     u.p.ended[run.id] = u.now + RETENTION
-    kids = sorted(run.kids) if status in ("cancelled", "superseded") else []
+    kids = sorted(run.kids) if status != "completed" else []
+    whole = status in ("cancelled", "superseded")
     if status not in RETRIABLE:
         run.inbox, run.journal, run.calls, run.expiries, run.wakes = {}, {}, {}, {}, 0
     _promote(u, run)
+    asks_no_more(u, run)
     _tell_parent(u, run)
     for kid_id in kids:
-        if kid := u.p.runs.get(kid_id):
-            stop(u, kid, f"its parent was {status}", GRACE)
+        kid = u.p.runs.get(kid_id)
+        if kid is not None and (whole or "detached" not in kid.extra):
+            fell(u, kid, f"its parent was {status}", GRACE)
 
 
 def _promote(u: Unit, run: Run) -> None:
@@ -86,7 +90,7 @@ def _tell_parent(u: Unit, run: Run) -> None:
         body = f'{{"run_id":"{run.id}","status":"{run.status}"}}'
         inbox_add(u, parent, f"child:{run.id}:{run.seq}", "child", body)
         if not parent.is_terminal:
-            u.event(parent, "-", "child.ended", child=run.id, status=run.status)
+            u.event(parent, "-", "call.ended" if run.is_call else "child.ended", child=run.id, status=run.status)
 
 
 def flag(u: Unit, run: Run, reason: str, grace: int) -> None:
@@ -97,6 +101,13 @@ def flag(u: Unit, run: Run, reason: str, grace: int) -> None:
         u.p.due[run.id] = min(u.p.due[run.id], run.cancel_by)
 
 
+def fell(u: Unit, kid: Run, reason: str, grace: int) -> None:
+    """Stop a sub-agent because its parent ends or is stopped: noted, for both may be sent back together."""
+    if not kid.is_terminal:
+        kid.felled = True
+        stop(u, kid, reason, grace)
+
+
 def stop(u: Unit, run: Run, reason: str, grace: int) -> None:
     """Cancel a run and its sub-agents.  One script ends 128 at most; the rest stands due, flagged, for the sweep."""
     if run.is_terminal:
@@ -105,7 +116,7 @@ def stop(u: Unit, run: Run, reason: str, grace: int) -> None:
         flag(u, run, reason, grace)
         for kid_id in sorted(run.kids):
             if kid := u.p.runs.get(kid_id):
-                stop(u, kid, reason, grace)
+                fell(u, kid, reason, grace)
     elif u.stops < STOPS or run.home == "line":
         u.stops += 1
         finish(u, run, "cancelled", "-", reason=reason)

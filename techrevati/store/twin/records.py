@@ -11,6 +11,8 @@ Times are microseconds since the epoch; `NEVER` is a wait without an end.
 
 from dataclasses import dataclass, field
 
+from techrevati.store.keys import CALL_PREFIX
+
 NEVER = float("inf")
 TERMINAL = frozenset({"completed", "failed", "cancelled", "superseded", "dead"})
 
@@ -95,6 +97,8 @@ class Run:
     resume: str = ""
     """"routes" if it ended as a handoff to be placed: a retry goes there."""
     retried: bool = False
+    felled: bool = False
+    """It was stopped because its parent ended or was stopped: a retry of that sends both back."""
     pardon: int = 0
     """Fence up to which begun `once` steps are forgiven, by an operator's retry."""
     rollback_to: int = 0
@@ -126,12 +130,19 @@ class Run:
     decided: dict[str, str] = field(default_factory=dict)
     """Call id -> inbox entry that decided it; "put:entry" -> an entry that was put, also once it is read."""
     kids: set[str] = field(default_factory=set)
+    asking: dict[str, str] = field(default_factory=dict)
+    """Sub-agents, however far below, that have asked something -> the way down to each."""
     events: list[Event] = field(default_factory=list)
     live: list[Delta] = field(default_factory=list)
 
     @property
     def is_terminal(self) -> bool:
         return self.home == ""
+
+    @property
+    def is_call(self) -> bool:
+        """Say if it is a call of a tool that runs in a pool of its own."""
+        return self.agent.startswith(CALL_PREFIX)
 
     @property
     def is_leased(self) -> bool:

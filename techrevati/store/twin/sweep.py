@@ -3,6 +3,7 @@
 Twin: ``lua/run_sweep.lua``.
 """
 
+from techrevati.store.twin.above import was_decided
 from techrevati.store.twin.coordinate import window_of
 from techrevati.store.twin.drop import remove
 from techrevati.store.twin.finish import finish, inbox_add
@@ -92,7 +93,7 @@ def _decide_expired(u: Unit, run: Run) -> None:
     open_calls = [(p.expires, call_id, p.default) for call_id, p in run.expiries.items() if call_id not in run.decided]
     for _, call_id, default in sorted(call for call in open_calls if call[0] <= u.now):
         run.decided[call_id] = f"expired:{call_id}"
-        u.event(run, "-", "call.decided", call_id=call_id, expired="1")
+        was_decided(u, run, call_id, expired="1")
         inbox_add(u, run, f"expired:{call_id}", "decision", default or "null")
     if run.home == "due":
         leave(u, run)

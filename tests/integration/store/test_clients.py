@@ -197,6 +197,7 @@ def test_a_shown_url_hides_the_password(url: str, shown: str) -> None:
 MADE: dict[str, Callable[[], errors.StoreError]] = {
     "StoreError": lambda: errors.StoreError("why"),
     "BadName": lambda: errors.BadName("role", "a b", "no spaces"),
+    "BadAddress": lambda: errors.BadAddress("sentinel://", "it names no sentinel"),
     "StoreUnreachable": lambda: errors.StoreUnreachable("redis://h", "refused"),
     "StoreDenied": lambda: errors.StoreDenied("redis://h", "WRONGPASS"),
     "StoreUnfit": lambda: errors.StoreUnfit("Redis is out of memory", "raise maxmemory"),
@@ -215,6 +216,7 @@ MADE: dict[str, Callable[[], errors.StoreError]] = {
     "TooManyChildren": lambda: errors.TooManyChildren("r"),
     "UnknownCall": lambda: errors.UnknownCall("r", "c"),
     "AlreadyDecided": lambda: errors.AlreadyDecided("r", "c"),
+    "AmbiguousCall": lambda: errors.AmbiguousCall("r", "c"),
     "StepInDoubt": lambda: errors.StepInDoubt("r", "k"),
     "PayloadTooLarge": lambda: errors.PayloadTooLarge("input", 10, 5),
     "NotJson": lambda: errors.NotJson("input", "object"),

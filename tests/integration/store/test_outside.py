@@ -1,6 +1,7 @@
 """What reaches a run from outside: decisions, messages, sub-agents' ends, cancel, retry (protocol 4, 9)."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,18 @@ def test_a_decision_read_before_its_call_was_asked_is_read_again(desk: Desk) -> 
     assert [entry.entry_id for entry in again.inbox] == ["early"]
     # The call is known now, and this turn used its decision: waiting for another one is waiting.
     assert desk.suspend(again, ASK, Suspended(call_id="c2"), inbox=["early"]).home == "due"
+
+
+def test_a_call_that_is_asked_again_waits_for_another_decision(desk: Desk) -> None:
+    run = suspended(desk)
+    desk.decide(run, "tool-1", "d1")
+    again = Suspended(call_id="c1", aliases=("tool-2", ""))
+    assert desk.suspend(desk.claim(), again, inbox=["d1"]).home == "due"
+    with pytest.raises(errors.AlreadyDecided):
+        desk.decide(run, "tool-1", "for the first question")
+    assert not desk.decide(run, "c1", "d1"), "the first decision, sent again, is no answer to the second question"
+    assert desk.decide(run, "tool-2", "d2")
+    assert [entry.entry_id for entry in desk.claim().inbox] == ["d2"]
 
 
 def test_a_decision_for_an_unknown_call_is_refused_once_the_run_waits(desk: Desk) -> None:
@@ -154,10 +167,10 @@ def test_an_inbox_has_an_end(desk: Desk) -> None:
 # Sub-agents.
 
 
-def family(desk: Desk) -> tuple[str, str]:
+def family(desk: Desk, **fields: Any) -> tuple[str, str]:
     parent = desk.start("parent").run_id
     grant = desk.claim()
-    kid = desk.start("kid", thread=f"sub-agent-{parent}", role="editor", parent=parent).run_id
+    kid = desk.start("kid", thread=f"sub-agent-{parent}", role="editor", parent=parent, **fields).run_id
     desk.suspend(grant, Suspended(call_id="kid"))
     return parent, kid
 
@@ -206,7 +219,7 @@ def test_both_ends_of_a_retried_child_reach_its_parent(desk: Desk) -> None:
 
 
 def test_a_childs_end_reaches_a_parent_that_is_sent_back(desk: Desk) -> None:
-    parent, kid = family(desk)
+    parent, kid = family(desk, detached="1")
     desk.decide(parent, "kid")
     desk.commit(desk.claim(), "fail", body='{"type":"Failed"}')
     desk.commit(desk.claim(role="editor"), "complete", body="42")

@@ -1,5 +1,6 @@
 """Threads forked, deleted and begun again, while their runs come and go: the scripts and their twin."""
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -30,14 +31,23 @@ class Threads(Worlds):
         policy=st.sampled_from(OnBusy),
         idem=st.sampled_from(("", "k1", "k3")),
     )
-    def start(self, thread: str, policy: OnBusy, idem: str, parent: Run | None = None, token: str = "") -> None:
+    def start(
+        self,
+        thread: str,
+        policy: OnBusy,
+        idem: str,
+        parent: Run | None = None,
+        token: str = "",
+        agent: str = "writer",
+        detached: bool = False,
+    ) -> None:
         run_id = f"run{next(self.ids)}"
         spec = StartSpec(
             run_id=run_id,
             tenant="acme",
             thread_id=thread if parent is None else f"sub-agent-{run_id}",
             role="writer",
-            agent="writer",
+            agent=agent,
             payload_digest="p",
             on_busy=policy,
             idem=idem,
@@ -45,15 +55,27 @@ class Threads(Worlds):
             parent=parent.id if parent else "",
             parent_token=token or (parent.token if parent else ""),
             line_max=3,
-            fields={},
+            fields={"detached": "1"} if detached else {},
         )
         self.say(calls.start(self.keys, spec))
 
     @precondition(lambda self: any(not run.is_terminal for run in self.twin.runs.values()))
-    @rule(n=nth)
-    def start_child(self, n: int) -> None:
+    @rule(n=nth, detached=st.sampled_from((True, False, False)))
+    def start_child(self, n: int, detached: bool) -> None:
         alive = [run for run in self.twin.runs.values() if not run.is_terminal]
-        self.start("", OnBusy.ENQUEUE, "", parent=alive[n % len(alive)])
+        self.start("", OnBusy.ENQUEUE, "", parent=alive[n % len(alive)], detached=detached)
+
+    @precondition(lambda self: any(run.calls for run in self.twin.runs.values()))
+    @rule(n=nth, at=nth, call_id=st.sampled_from(("c1", "c1", "c2", "x1")), named=st.booleans(), entry=nth)
+    def decide_from_above(self, n: int, at: int, call_id: str, named: bool, entry: int) -> None:
+        """Decide a call of a run, through it or through one that stands above it; sometimes naming it."""
+        asking = [run for run in self.twin.runs.values() if run.calls]
+        run = asking[n % len(asking)]
+        way = [run.id, *(up.id for up in self.twin.runs.values() if run.id in up.asking)]
+        to = way[-1 - at % len(way)]
+        name = f"{run.id}/{call_id}" if named else call_id
+        body = '{"call_id":"c1","action":"resume","payload":0}'
+        self.say(calls.inbox_put(self.keys, to, f"d{entry % 6}", "decision", name, body))
 
     @precondition(lambda self: self.twin.runs)
     @rule(
@@ -70,15 +92,18 @@ class Threads(Worlds):
         if not held:
             return
         run = held[n % len(held)]
-        ends: dict[str, Any] = {"calls": [Suspended(call_id="c1")]} if move == "suspend" else {}
+        ends: dict[str, Any] = {"body": "{}"}
+        if move == "suspend":
+            expires = "+3000000" if n % 3 else ""
+            asked = Suspended(call_id="c1", aliases=("x1", ""), expires=expires, default='{"call_id":"c1"}')
+            ends = {"calls": [asked], "body": '[{"call_id":"c1"}]'}
         if move == "join":
-            move, ends = "suspend", {"target": str(1 + n % 3), "when": "+9000000" if n % 4 else ""}
+            move, ends = "suspend", {"body": "[]", "target": str(1 + n % 3), "when": "+9000000" if n % 4 else ""}
         spec = CommitSpec(
             run_id=run.id,
             token=run.token,
             move=move,
             worker="w1",
-            body="{}",
             state_kind=kind,
             state='{"s":1}' if kind else "",
             keep_from="2" if kind == "f" and n % 2 else "",
@@ -90,13 +115,19 @@ class Threads(Worlds):
         self.say(calls.commit(self.keys, spec))
 
     @precondition(lambda self: any(run.is_leased for run in self.twin.runs.values()))
-    @rule(n=nth, open=st.integers(1, 3), steered=st.booleans())
-    def send_out(self, n: int, open: int, steered: bool) -> None:
-        """Start two children (and one by whoever lost the lease), wait for `open` ends, and let them end."""
+    @rule(
+        n=nth,
+        open=st.integers(1, 3),
+        steered=st.booleans(),
+        agent=st.sampled_from(("writer", "tool:x")),
+        then=st.sampled_from(("complete", "continue", "ask")),
+    )
+    def send_out(self, n: int, open: int, steered: bool, agent: str, then: str) -> None:
+        """Start two children (and one by whoever lost the lease), wait for `open` ends; they end, go on, or ask."""
         held = [run for run in self.twin.runs.values() if run.is_leased]
         run = held[n % len(held)]
         for token in (run.token, run.token, "1.stale"):
-            self.start("", OnBusy.ENQUEUE, "", parent=run, token=token)
+            self.start("", OnBusy.ENQUEUE, "", parent=run, token=token, agent=agent)
         if steered:
             self.say(calls.inbox_put(self.keys, run.id, f"steer{next(self.ids)}", "steer", "", '"x"'))
         read = [] if steered else sorted(run.inbox)
@@ -105,7 +136,13 @@ class Threads(Worlds):
         for _ in range(4):
             self.claim()
             for kid in [one for one in self.twin.runs.values() if one.is_leased and one.parent == run.id]:
+                for count in (1, 2):
+                    self.say(calls.live_append(self.keys, kid.id, kid.token, 1000, 600_000, [("text", "1")] * count))
                 over = CommitSpec(run_id=kid.id, token=kid.token, move="complete", worker="w1", body="1")
+                if then == "continue":
+                    over = replace(over, move="continue", body="")
+                if then == "ask":
+                    over = replace(over, move="suspend", body="[]", calls=[Suspended(call_id="c1")])
                 self.say(calls.commit(self.keys, over))
 
     @rule()

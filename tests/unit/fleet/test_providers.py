@@ -10,12 +10,11 @@ import pytest
 from techrevati.fleet.anthropic_model import AnthropicModel
 from techrevati.fleet.failures import classify
 from techrevati.fleet.feedback import Allowance
-from techrevati.fleet.model_failures import ModelFailed
+from techrevati.fleet.model_failures import ModelFailed, asked_wait
 from techrevati.fleet.models import ModelReply, ModelRequest, Models
 from techrevati.fleet.openai_model import OpenAIModel
 from techrevati.fleet.providers import known_providers
 from techrevati.fleet.sdks import NoProvider
-from techrevati.fleet.turn import asked_wait
 from techrevati.runtime.usage_tracking import PRICING_TABLE, ModelPricing, register_pricing
 from tests.model_server import PIECES, ModelServer, model_server
 

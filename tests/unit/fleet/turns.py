@@ -2,9 +2,10 @@
 
 from typing import Any
 
+from techrevati.fleet.conversation import Messages
 from techrevati.fleet.models import ModelReply, ModelRequest, Models
 from techrevati.fleet.state import State
-from techrevati.fleet.turn import Messages, Turn
+from techrevati.fleet.turn import Turn
 from techrevati.store.records import InboxEntry
 
 LIMIT = 1 << 20

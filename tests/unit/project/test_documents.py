@@ -81,7 +81,7 @@ def test_the_readme_begins_with_setting_up_and_testing() -> None:
         "-e .[embedded]",
         "demo examples/brief.md",
     ]
-    assert [" ".join(words[-2:]) for words in commands(tests)] == ["-e .[dev]", "-m pytest"]
+    assert [" ".join(words[-2:]) for words in commands(tests)] == ["-e .[dev]", "-n 3"]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS)

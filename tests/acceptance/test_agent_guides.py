@@ -1,18 +1,20 @@
-"""The guide to behaviours is one program, and it runs."""
+"""The guides to declared agents and to behaviours are one program each, and they run."""
 
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.unit.project.documents import ROOT, blocks
 
-GUIDE = ROOT / "docs" / "guides" / "agent-behaviours.md"
 
-
-def test_the_guide_runs_from_top_to_bottom(tmp_path: Path) -> None:
-    found = list(blocks("python", GUIDE))
-    assert len(found) == GUIDE.read_text("utf-8").count("```python") > 7
+@pytest.mark.parametrize("name", ["agents", "agent-behaviours"])
+def test_the_guide_runs_from_top_to_bottom(name: str, tmp_path: Path) -> None:
+    guide = ROOT / "docs" / "guides" / f"{name}.md"
+    found = list(blocks("python", guide))
+    assert len(found) == guide.read_text("utf-8").count("```python") > 7
     lines: list[str] = []
     for block in found:  # at their own lines, so that a failure names the guide's
         lines += [""] * (block.line - 1 - len(lines)) + block.code.splitlines()
