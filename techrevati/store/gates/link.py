@@ -18,15 +18,16 @@ from techrevati.runtime.circuit_breaker import CircuitState
 from techrevati.store.calls import Call
 from techrevati.store.errors import StoreUnreachable
 from techrevati.store.gates.away import PROBE_STORE, Away
-from techrevati.store.gates.calls import NONE, Declared, Outdated, Picture, Terms
 from techrevati.store.gates.calls import declare as declare_call
 from techrevati.store.gates.calls import look as look_call
 from techrevati.store.gates.clocks import Clocks
 from techrevati.store.gates.errors import GateRefused
 from techrevati.store.gates.events import BreakerChanged, DeclarationsDiffer, Event, GateLost, Listeners
 from techrevati.store.gates.keys import GateKeys
+from techrevati.store.gates.records import NONE, Declared, Outdated, Picture
 from techrevati.store.gates.spec import GateSpec
 from techrevati.store.gates.steps import Run, Steps
+from techrevati.store.gates.terms import Terms
 from techrevati.store.gates.view import OPEN, View
 from techrevati.store.gates.waiting import Ear
 
