@@ -7,13 +7,15 @@ Everything a step asked of the outside is in the turn's journal, and its ids are
 runs again asks nothing twice and makes the same messages.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
 
 from techrevati.agent.agent import Agent
 from techrevati.agent.building import build
+from techrevati.agent.cancellation import Cancellation
 from techrevati.agent.definition import AgentDefinition
 from techrevati.agent.ids import DerivedIds
 from techrevati.agent.journal import JournaledTools
@@ -21,6 +23,7 @@ from techrevati.agent.loop import records
 from techrevati.agent.loop.checkpoint import Checkpoint
 from techrevati.agent.loop.outcome import Continue, Finished, StepOutcome, Suspended
 from techrevati.agent.loop.ports import GivenInbox, InlineTools, Ports
+from techrevati.agent.loop.racing import let_go
 from techrevati.agent.loop.records import OnSuspend
 from techrevati.agent.loop.starting import prepare_run
 from techrevati.agent.loop.step import step
@@ -39,6 +42,8 @@ from techrevati.fleet.outcome import Ask, Join, Outcome, Suspend
 from techrevati.fleet.turn import Turn
 
 MODEL_TIMEOUT = 120.0
+TASK_GRACE = 5.0
+"""Seconds a step that is stopped has to clean up."""
 KEPT_CALLS = 16
 """Ended tool calls that the state keeps for audit; older ones are in the messages and in earlier versions."""
 
@@ -57,7 +62,7 @@ def agent_function(
         said = list(turn.messages.added)
         opening, steering = _opened(turn)
         stored = tuple(loop_message(said, place) for place, said in enumerate(turn.messages))
-        ids = DerivedIds(f"{turn.run_id}:{turn.number}", turn.created_ms)
+        ids, cancellation = DerivedIds(f"{turn.run_id}:{turn.number}", turn.created_ms), Cancellation()
         start = _checkpoint(agent, turn, stored, opening, ids)
         ports = Ports(
             model=FleetModel(turn, model_timeout),
@@ -66,11 +71,12 @@ def agent_function(
             tools=JournaledTools(InlineTools(), TurnJournal(turn), agent.states.actions),
             inbox=GivenInbox(_decisions(turn), steering),
             children=FleetSubAgents(turn),
+            cancellation=cancellation,
             new_id=ids,
             now_ms=turn.now_ms,
         )
         try:
-            outcome = await step(agent, start, ports)
+            outcome = await _to_its_end(turn, step(agent, start, ports), cancellation)
         except Through as through:
             raise through.error from through
         except BaseException:
@@ -82,6 +88,29 @@ def agent_function(
         return _ended(turn, outcome)
 
     return take
+
+
+async def _to_its_end(
+    turn: Turn, work: Coroutine[Any, Any, StepOutcome], cancellation: Cancellation
+) -> StepOutcome:
+    """Take a step; of a run that is asked to stop, the loop itself makes the end, hooks and all."""
+    if turn.is_stopping:
+        cancellation.cancel()
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not turn.is_stopping or task.cancelled():
+            await let_go(task, TASK_GRACE)
+            raise
+        if (current := asyncio.current_task()) is not None:
+            current.uncancel()
+    cancellation.cancel()
+    try:
+        return await task
+    except asyncio.CancelledError:
+        await let_go(task, TASK_GRACE)
+        raise
 
 
 def _opened(turn: Turn) -> tuple[list[Any], tuple[str, ...]]:
@@ -164,6 +193,8 @@ def _ended(turn: Turn, outcome: StepOutcome) -> Outcome:
         case Suspended(_, calls, _, expires_at):
             return _suspended(turn, calls, expires_at)
         case Finished(checkpoint, reason, response):
+            if reason.type == "cancelled" and turn.is_stopping:
+                return turn.continue_()  # the commit of a run that was asked to stop is its end
             if reason.type in ("error", "cancelled"):
                 return turn.fail(str(reason.value or reason.type), {"termination": msgspec.to_builtins(reason)})
             if is_given(checkpoint.document):

@@ -92,6 +92,7 @@ class Turn:
         handed: the handoff that brought the run here, or None.
         decisions: call id -> what was decided since the last turn.
         steering: messages that were put into the live run since the last turn.
+        is_stopping: the run was asked to stop; a turn that hears of it by `CancelledError` may wind up, and return.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Turn:
         self.usage = Usage()
         self.inbox = inbox
         self.events: list[tuple[str, str]] = []
+        self.is_stopping = False
         self._fields, self._lines, self._children = fields, lines, children
         self._version = version
         self._calls: Calls = calls or _Straight(models)

@@ -9,8 +9,9 @@ import json
 import os
 from typing import Any
 
-from techrevati.agent.definition import AgentDefinition, OutputSpec, SubAgentSpec
+from techrevati.agent.definition import AgentDefinition, OutputSpec, SubAgentSpec, ToolExecutionMode
 from techrevati.agent.stopping import MaxRounds
+from techrevati.agent.suspension import PendingToolCall, ResumeMode, Suspension, SuspendTicket
 from techrevati.agent.tool_context import ToolCallContext
 from techrevati.agent.tools import ToolResult
 from techrevati.agent.typed_tool import tool
@@ -38,10 +39,15 @@ class ListedModel:
                 made.append({"id": f"{len(said) + place}-{name}", "type": "function", "function": function})
                 on_event("tool_call_start", {"index": place, "id": made[-1]["id"], "name": name})
             return ModelReply("", 10, 2, 5, request.model, made, "tool_calls")
-        results = [json.loads(message["content"]) for message in after if message["role"] == "tool"]
-        text = json.dumps({"results": [one.get("data") for one in results], "heard": heard})
+        results = [_data(message["content"]) for message in after if message["role"] == "tool"]
+        text = json.dumps({"results": results, "heard": heard})
         request.options["on_delta"](text)
         return ModelReply(text, 10, 8, 7, request.model, stop_reason="stop")
+
+
+def _data(content: str) -> Any:
+    """Give what a tool gave; of a call that still waits there is only a notice."""
+    return json.loads(content).get("data") if content.startswith("{") else "waits"
 
 
 def _is_list(message: dict[str, Any]) -> bool:
@@ -72,6 +78,27 @@ async def pay(ctx: ToolCallContext, amount: int) -> ToolResult:
     return ToolResult.success("pay", {"paid": amount, "by": ctx.resume_input.result})
 
 
+def _ticket(ctx: ToolCallContext, mode: ResumeMode, arguments: dict[str, Any]) -> SuspendTicket:
+    asked = Suspension(f"ask-{ctx.call_id}", f"tool:{ctx.tool_name}")
+    return SuspendTicket(asked, PendingToolCall(f"shown-{ctx.call_id}", ctx.tool_name, arguments), mode)
+
+
+@tool
+async def choose(ctx: ToolCallContext, of: str) -> ToolResult:
+    """Let somebody else say what the result is."""
+    tell(f"choose {ctx.identity.run_id} {ctx.call_id}")
+    return ToolResult.suspended("choose", "which?", _ticket(ctx, ResumeMode.AS_RESULT, {"of": of}))
+
+
+@tool
+async def amend(ctx: ToolCallContext, text: str) -> ToolResult:
+    """Let somebody else say what the arguments are."""
+    if ctx.resume_input is None:
+        return ToolResult.suspended("amend", "so?", _ticket(ctx, ResumeMode.AS_ARGUMENTS, {"text": text}))
+    tell(f"amended {ctx.identity.run_id} {text}")
+    return ToolResult.success("amend", {"text": text})
+
+
 @tool
 async def wait_a_little(seconds: float) -> float:
     """Let time pass."""
@@ -98,7 +125,7 @@ async def late_mark(ctx: ToolCallContext, name: str) -> str:
     return name
 
 
-TOOLS = (add, hold, pay, wait_a_little, mark, late_mark)
+TOOLS = (add, hold, pay, choose, amend, wait_a_little, mark, late_mark)
 ANSWER = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
 
 
@@ -118,6 +145,12 @@ def definitions(role: str, peer: str) -> list[AgentDefinition]:
             model="listed",
             tools=TOOLS,
             sub_agents=(SubAgentSpec(f"clerk.{role}", "does what is listed"),),
+        ),
+        AgentDefinition(
+            id=f"batch.{role}",
+            model="listed",
+            tools=TOOLS,
+            tool_execution_mode=ToolExecutionMode.PARALLEL_BATCH_APPROVAL,
         ),
         AgentDefinition(id=f"tireless.{role}", model="listed", tools=TOOLS, max_rounds=0),
         AgentDefinition(id=f"brief.{role}", model="listed", tools=TOOLS, stop_conditions=(MaxRounds(2),)),
