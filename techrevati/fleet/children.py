@@ -143,6 +143,8 @@ class Children(Mapping[str, Child]):
         fields = {"input": encode(input, "input", limit)}
         if metadata:
             fields["meta"] = encode(dict(metadata), "metadata", limit)
+        if card.winds_up:
+            fields["winds"] = "1"
         if detached:
             fields["detached"] = "1"
         fields["root"] = self._fields.get("root") or f"{self._run_id} {self._fields['thread']}"

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from techrevati.agent.actions import Phase
 from techrevati.agent.agent import Agent
 from techrevati.agent.building import build
 from techrevati.agent.cancellation import Cancellation
@@ -22,6 +23,7 @@ from techrevati.agent.journal import JournaledTools
 from techrevati.agent.loop import records
 from techrevati.agent.loop.checkpoint import Checkpoint
 from techrevati.agent.loop.outcome import Continue, Finished, StepOutcome, Suspended
+from techrevati.agent.loop.phases import has_hooks
 from techrevati.agent.loop.ports import GivenInbox, InlineTools, Ports
 from techrevati.agent.loop.racing import let_go
 from techrevati.agent.loop.records import OnSuspend
@@ -90,9 +92,12 @@ def agent_function(
     return take
 
 
-async def _to_its_end(
-    turn: Turn, work: Coroutine[Any, Any, StepOutcome], cancellation: Cancellation
-) -> StepOutcome:
+def winds_up(definition: AgentDefinition) -> bool:
+    """Say whether a run's end has hooks: a run that is cancelled while it waits then has a turn for them."""
+    return has_hooks(definition.behaviors, Phase.RUN_END)
+
+
+async def _to_its_end(turn: Turn, work: Coroutine[Any, Any, StepOutcome], cancellation: Cancellation) -> StepOutcome:
     """Take a step; of a run that is asked to stop, the loop itself makes the end, hooks and all."""
     if turn.is_stopping:
         cancellation.cancel()

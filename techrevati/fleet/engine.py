@@ -412,7 +412,7 @@ class Engine:
             log.warning("run %s not released, its lease runs out instead: %s", turn.run_id, error)
 
     def _interrupt(self, running: Running, ending: Ending) -> None:
-        """Stop a turn; on the loop.  One that winds up because it was cancelled may still lose its lease, or be late."""
+        """Stop a turn; on the loop.  One that winds up because it was cancelled may lose its lease, or its time."""
         winds_up = running.ending is Ending.CANCELLED and ending in (Ending.LOST, Ending.TIMED_OUT)
         if running.active and (running.ending is None or winds_up):
             running.ending = Ending.LOST if winds_up else ending

@@ -156,9 +156,11 @@ class Fleet:
         Raises:
             WiringError, BadToolSchema, BadName, AlreadyDeclared: refused before anything is registered.
         """
-        from techrevati.fleet.define import agent_function
+        from techrevati.fleet.define import agent_function, winds_up
 
         self.agent(role or definition.id, name=definition.id, **options)(agent_function(definition))
+        declared = self.agents[definition.id]
+        self.agents[definition.id] = replace(declared, winds_up=winds_up(definition))
 
     def model(self, name: str, client: ModelClient) -> None:
         """Let `turn.model(name, …)` call this client."""

@@ -1,6 +1,6 @@
 """What a run and its sub-agents ask: every suspended call of a tree that nobody has decided yet.
 
-    run, asking:{t}:<run> ──▶ calls that wait ──less what is decided──▶ [Question]
+run, asking:{t}:<run> ──▶ calls that wait ──less what is decided──▶ [Question]
 """
 
 from dataclasses import dataclass

@@ -9,9 +9,11 @@ import json
 import os
 from typing import Any
 
+from techrevati.agent.behavior import AgentBehavior
+from techrevati.agent.context import ReadOnlyContext
 from techrevati.agent.definition import AgentDefinition, OutputSpec, SubAgentSpec, ToolExecutionMode
 from techrevati.agent.stopping import MaxRounds
-from techrevati.agent.suspension import PendingToolCall, ResumeMode, Suspension, SuspendTicket
+from techrevati.agent.suspension import PendingToolCall, ResumeMode, SuspendTicket, Suspension
 from techrevati.agent.tool_context import ToolCallContext
 from techrevati.agent.tools import ToolResult
 from techrevati.agent.typed_tool import tool
@@ -125,6 +127,16 @@ async def late_mark(ctx: ToolCallContext, name: str) -> str:
     return name
 
 
+class Farewell(AgentBehavior):
+    """Tells how a run ended; a worker may die at it."""
+
+    id = "farewell"
+
+    async def run_end(self, ctx: ReadOnlyContext) -> None:
+        tell(f"farewell {ctx.identity.run_id} {ctx.document['__run']['done_reason']}")
+        crash_here("in_run_end")
+
+
 TOOLS = (add, hold, pay, choose, amend, wait_a_little, mark, late_mark)
 ANSWER = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
 
@@ -151,6 +163,13 @@ def definitions(role: str, peer: str) -> list[AgentDefinition]:
             model="listed",
             tools=TOOLS,
             tool_execution_mode=ToolExecutionMode.PARALLEL_BATCH_APPROVAL,
+        ),
+        AgentDefinition(
+            id=f"polite.{role}",
+            model="listed",
+            tools=TOOLS,
+            behaviors=(Farewell(),),
+            sub_agents=(SubAgentSpec(f"clerk.{role}", "does what is listed"),),
         ),
         AgentDefinition(id=f"tireless.{role}", model="listed", tools=TOOLS, max_rounds=0),
         AgentDefinition(id=f"brief.{role}", model="listed", tools=TOOLS, stop_conditions=(MaxRounds(2),)),

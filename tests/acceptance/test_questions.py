@@ -89,6 +89,7 @@ def _is_result(message: dict[str, Any]) -> bool:
     return bool(message["role"] == "tool" and message["content"].startswith("{"))
 
 
+@pytest.mark.chaos
 def test_answers_and_defaults_of_a_time_without_workers_count_when_one_is_back(cluster: Cluster) -> None:
     client, worker = cluster.client("absent"), cluster.worker("absent")
     top = listed(client, sent(PAY, to="clerk.absent"), agent="chief.absent")
@@ -133,7 +134,7 @@ def test_a_parent_is_woken_once_by_the_children_of_one_step(client: Client, chil
     assert len(started) == 2
 
 
-FALSY = (0, "", False, [], {}, None)
+FALSY: tuple[Any, ...] = (0, "", False, [], {}, None)
 
 
 def test_falsy_answers_are_answers(client: Client) -> None:

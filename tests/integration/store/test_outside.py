@@ -1,6 +1,7 @@
 """What reaches a run from outside: decisions, messages, sub-agents' ends, cancel, retry (protocol 4, 9)."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -154,7 +155,7 @@ def test_an_inbox_has_an_end(desk: Desk) -> None:
 # Sub-agents.
 
 
-def family(desk: Desk, **fields: str) -> tuple[str, str]:
+def family(desk: Desk, **fields: Any) -> tuple[str, str]:
     parent = desk.start("parent").run_id
     grant = desk.claim()
     kid = desk.start("kid", thread=f"sub-agent-{parent}", role="editor", parent=parent, **fields).run_id
