@@ -1,6 +1,7 @@
 """A research agent that may look things up by itself, and publishes only what a person has approved.
 
     question ──▶ search, search ──▶ publish? ── waits, holding no worker ──▶ decide ──▶ published/<title>.md
+                 in a pool of their own
 
     techrevati up examples.research.app:fleet        python -m examples.research.client "How …?"
 
@@ -20,6 +21,7 @@ from techrevati.agent.tools import Tool
 from techrevati.agent.typed_tool import tool
 from techrevati.fleet import Fleet
 
+LIBRARY = "library"  # the pool that searches: reading is work for a processor, and would hold up who waits for models
 PATIENCE = 7 * 86_400  # s a question waits for its answer; then the call is denied
 
 INSTRUCTIONS = """\
@@ -31,7 +33,7 @@ decides whether it is published. End with where it is, or, if it was denied, wit
 def tools(library: Library, shelf: Shelf) -> tuple[Tool, ...]:
     """Give the agent's tools over a library and a shelf."""
 
-    @tool(timeout=10)
+    @tool(timeout=10, role=LIBRARY)
     def search(query: str, limit: int = 4) -> list[dict[str, Any]]:
         """Find the passages of the library that are about a query, the best first."""
         return library.search(query, max(1, min(limit, 10)))

@@ -91,16 +91,20 @@ def _read_error(recorded: JsonObject) -> InferenceError:
     )
 
 
+def call_key(ctx: ToolCallContext) -> str:
+    """Name one execution of a call: by its id, its attempt and the decision it was resumed with."""
+    decision = ctx.resume_input.decision_id if ctx.resume_input is not None else ""
+    return f"{ctx.call_id}:{ctx.attempt}:{decision}"
+
+
 class JournaledTools:
-    """Records each execution by its call, its attempt and the decision it was resumed with."""
+    """Records each execution by its `call_key`."""
 
     def __init__(self, tools: ToolRunner, journal: Journal, states: ActionRegistry) -> None:
         self._tools, self._journal, self._states = tools, journal, states
 
     async def run(self, tool: Tool, arguments: Any, ctx: ToolCallContext) -> ToolRun:
-        decision = ctx.resume_input.decision_id if ctx.resume_input is not None else ""
-
         async def work() -> JsonObject:
             return encode_run(await self._tools.run(tool, arguments, ctx))
 
-        return decode_run(await self._journal.once(f"tool:{ctx.call_id}:{ctx.attempt}:{decision}", work), self._states)
+        return decode_run(await self._journal.once(f"tool:{call_key(ctx)}", work), self._states)

@@ -121,7 +121,7 @@ class Tool(Protocol):
     """A capability the model may call.
 
     `repeatable` says that a call which lost a conflict against a parallel one may run again with the same
-    idempotency key; False makes it an error result instead.
+    idempotency key; False makes it an error result instead.  A tool may have a `role`, too: see `role_of`.
     """
 
     @property
@@ -139,6 +139,12 @@ class Tool(Protocol):
         ...
 
     async def run(self, arguments: Any, ctx: "ToolCallContext") -> ToolExecutionEffect: ...
+
+
+def role_of(tool: Tool) -> str | None:
+    """Give the pool that is to run a tool's calls on a fleet; None: the agent's own worker."""
+    role: str | None = getattr(tool, "role", None)
+    return role
 
 
 ToolSet = Mapping[str, Tool]

@@ -14,7 +14,7 @@ import inspect
 import typing
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, is_dataclass
-from typing import Any, overload
+from typing import Any, Literal, overload
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
@@ -26,6 +26,7 @@ from techrevati.agent.tool_context import ToolCallContext
 from techrevati.agent.tools import ToolDescriptor, ToolError, ToolExecutionEffect, ToolResult
 
 Sleep = Callable[[float], Awaitable[None]]
+Sees = Literal["state", "thread"]
 _FIELD = "arg_"
 
 
@@ -59,6 +60,8 @@ class FunctionTool:
         category: str | None = None,
         metadata: dict[str, Any] | None = None,
         states: Sequence[type[StateSpec]] = (),
+        role: str | None = None,
+        sees: Sees = "state",
         sleep: Sleep = asyncio.sleep,
     ) -> None:
         retry = retry or ToolRetry()
@@ -66,8 +69,10 @@ class FunctionTool:
             raise BadToolFunction(_name(function), f"its timeout is {timeout:g} s", "use more than 0, or None")
         if retry.attempts < 1:
             raise BadToolFunction(_name(function), f"it has {retry.attempts} attempts", "use 1 or more")
+        if role is not None and not role.strip():
+            raise BadToolFunction(_name(function), "its role is blank", "name the pool it runs in, or None")
         self.function, self.timeout, self.retry, self.repeatable = function, timeout, retry, repeatable
-        self.states = tuple(states)
+        self.states, self.role, self.sees = tuple(states), role, sees
         self._sleep = sleep
         self._arguments, self._context_name = _arguments(function)
         text = description if description is not None else inspect.getdoc(function) or ""
@@ -80,6 +85,10 @@ class FunctionTool:
     @property
     def descriptor(self) -> ToolDescriptor:
         return self._descriptor
+
+    @property
+    def takes_context(self) -> bool:
+        return self._context_name is not None
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function itself, as if it had not been decorated."""
@@ -200,6 +209,8 @@ def tool(
     category: str | None = None,
     metadata: dict[str, Any] | None = None,
     states: Sequence[type[StateSpec]] = (),
+    role: str | None = None,
+    sees: Sees = "state",
 ) -> Callable[[Callable[..., Any]], FunctionTool]: ...
 def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Make a tool of a typed function.
@@ -208,7 +219,9 @@ def tool(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
         function: Sync or async; every parameter annotated, all passed by name.
         options: id (the function's name), description (its docstring), timeout (s per attempt), retry,
             repeatable (False: never run twice for one call, also not after a conflict), category, metadata,
-            states (those its actions are for, unless a behaviour owns them).
+            states (those its actions are for, unless a behaviour owns them), role (on a fleet, the pool that runs
+            it, as a queue task of its own; in one process it means nothing), sees (what goes along to that pool
+            if the function takes a context: the state, or the messages too).
 
     Raises:
         BadToolFunction: its signature cannot be told to a model.

@@ -184,7 +184,7 @@ def runs(
 def dead(fleet: FleetName, url: Url = None) -> None:
     """List the dead letters, and why each died."""
     with client_for(fleet, url) as client:
-        found = client.list_runs(status="dead", limit=1000)
+        found = client.list_runs(status="dead", calls=True, limit=1000)
     for record in found:
         message = record.error.get("message", "") if isinstance(record.error, dict) else record.error
         out.print(f"{record.run_id}  {record.role}  turn {record.turn}: {message}", highlight=False, soft_wrap=True)

@@ -46,14 +46,22 @@ def explain(record: RunRecord, account: Sequence[str | None], now: float) -> str
         case "due", "start":
             return f"it is to begin later{until}"
         case "due", "child":
-            kids = ", ".join(str(one["child"]) for one in record.waits_for or ())
-            return f"it waits for its sub-agents {kids}{until}"
+            return f"it waits for {_awaited(record)}{until}"
         case "due", "timer":
             return f"it sleeps{until}"
         case "due", why if why.startswith("gate:"):
             return f"it has its place in the line of gate {why[5:]!r}{until}; `techrevati gates` shows the gate"
         case _:
             return f"it waits for {record.why}{until}"
+
+
+def _awaited(record: RunRecord) -> str:
+    """Name the sub-agents that a run waits for, and the tools that are at work in pools of their own."""
+    waits = record.waits_for or ()
+    kids = ", ".join(str(one["child"]) for one in waits if "tool" not in one)
+    tools = ", ".join(f"{one['tool']!r} in pool {one['role']!r} ({one['child']})" for one in waits if "tool" in one)
+    said = [f"its sub-agents {kids}" if kids else "", f"tool {tools}" if tools else ""]
+    return " and ".join(part for part in said if part)
 
 
 def _message(error: object) -> str:

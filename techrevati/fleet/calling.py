@@ -10,6 +10,7 @@ from typing import Protocol, TypeVar, cast
 from techrevati.fleet.models import ModelReply, ModelRequest, Models
 from techrevati.fleet.outcome import Parked
 from techrevati.runtime.errors import TechrevatiError
+from techrevati.store.gates import UnknownBucket
 
 T = TypeVar("T")
 
@@ -62,6 +63,8 @@ class Straight:
 
     async def call(self, name: str, request: ModelRequest) -> ModelReply:
         client = self._models[name]
+        if request.costs:
+            raise UnknownBucket(name, next(iter(request.costs)), ())
         async with asyncio.timeout(request.timeout):
             if (route := route_of(client)) is not None:
                 return await route.route(request, self)

@@ -5,16 +5,17 @@ reply | error, seconds, timeout ──charge_of──▶ Charge ──▶ gate a
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from techrevati.fleet.estimates import Estimate
 from techrevati.fleet.failures import classify
 from techrevati.fleet.feedback import SILENT, Feedback
 from techrevati.fleet.model_failures import ModelFailed
-from techrevati.fleet.models import ModelReply, RetryLater
+from techrevati.fleet.models import Costs, ModelReply, ModelRequest, RetryLater
 from techrevati.fleet.sdks import NoProvider
 from techrevati.runtime.agent_events import AgentFailureClass
-from techrevati.store.gates import FAIL, NONE, OK, GateSpec
+from techrevati.store.gates import FAIL, NONE, OK, GateSpec, UnknownBucket
+from techrevati.store.gates.following import followed
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,17 @@ def costs(spec: GateSpec, requests: int, input_tokens: int, output_tokens: int) 
     return {bucket.name: amounts[bucket.name] for bucket in spec.buckets if bucket.name in amounts}
 
 
+def own_costs(spec: GateSpec, told: Costs, request: ModelRequest) -> dict[str, float]:
+    """Give what an author says that a call costs buckets, of his own or of ours.
+
+    Raises:
+        UnknownBucket: the gate has no such bucket.
+    """
+    if unknown := [name for name in told if spec.bucket(name) is None]:
+        raise UnknownBucket(spec.name, unknown[0], tuple(bucket.name for bucket in spec.buckets))
+    return {name: cost(request) if callable(cost) else cost for name, cost in told.items()}
+
+
 def at_most(asked: Mapping[str, float], spec: GateSpec) -> dict[str, float]:
     """Give the costs, none above what its bucket ever holds: an estimate must not keep a call out for good."""
     holds = {bucket.name: bucket.capacity for bucket in spec.buckets}
@@ -112,10 +124,14 @@ class Told:
     retry_after: float | None
     remaining: Mapping[str, float]
     reset: Mapping[str, float]
+    limit: Mapping[str, float] = field(default_factory=dict)
 
 
-def told(feedback: Feedback, spec: GateSpec) -> Told | None:
-    """Give what a gate is to be told, or None: plenty is left, which its own account knows better."""
+def told(feedback: Feedback, spec: GateSpec, own: GateSpec | None = None) -> Told | None:
+    """Give what a gate is to be told, or None: plenty is left, which its own account knows better.
+
+    `spec` is what stands, `own` what this process has declared: of limits, only one that changes what stands is told.
+    """
     names = {bucket.name for bucket in spec.buckets}
     said = {
         "rpm": feedback.requests,
@@ -131,10 +147,16 @@ def told(feedback: Feedback, spec: GateSpec) -> Told | None:
         and limit.remaining is not None
         and (limit.limit is None or limit.remaining <= PRESSING * limit.limit)
     }
-    if not pressing and feedback.retry_after is None:
+    limits = {
+        name: float(limit.limit) for name, limit in said.items() if name in names and limit is not None and limit.limit
+    }
+    if limits and followed(spec, own or spec, limits) is None:
+        limits = {}
+    if not pressing and not limits and feedback.retry_after is None:
         return None
     return Told(
         feedback.retry_after,
         {name: float(limit.remaining or 0) for name, limit in pressing.items()},
         {name: limit.reset for name, limit in pressing.items() if limit.reset is not None},
+        limits,
     )

@@ -6,6 +6,8 @@
 A start is keyed by the parent's run, its turn and the call's key: a turn that runs again gets the same child.
 """
 
+import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,12 +25,14 @@ from techrevati.fleet.settings import Settings
 from techrevati.fleet.settings import seconds as as_seconds
 from techrevati.fleet.starting import digest_of
 from techrevati.fleet.versions import reading_messages
-from techrevati.store import calls
+from techrevati.store import calls, thread_calls
 from techrevati.store.aio import AsyncStore
-from techrevati.store.errors import RunNotFound
+from techrevati.store.errors import RunNotFound, StoreError
 from techrevati.store.keys import CHILD_PREFIX, PartitionKeys, new_id, partition_of_id, roles_key
 from techrevati.store.records import InboxEntry, OnBusy, RunRecord, Status
 from techrevati.telemetry.tracing import current_traceparent
+
+log = logging.getLogger(__name__)
 
 MESSAGES = 1000
 
@@ -87,6 +91,7 @@ class Children(Mapping[str, Child]):
         self._fields, self._run_id, self._token = fields, run_id, token
         self._ended: dict[str, Child] = {}
         self._entries: list[tuple[str, str]] = []
+        self._over: list[str] = []
         self._seen = False
 
     def __getitem__(self, run_id: str) -> Child:
@@ -216,6 +221,28 @@ class Children(Mapping[str, Child]):
         record = await self._record(run_id)
         plan = reading_messages(self._keys, record.tenant, record.thread_id, None, None, limit)
         return (await aask(self._store, plan)).messages
+
+    async def said(self, thread_id: str, version: int, limit: int) -> list[Any]:
+        """Give the first `limit` messages that a version of the parent's conversation shows."""
+        plan = reading_messages(self._keys, self._fields["tenant"], thread_id, version, None, limit)
+        return (await aask(self._store, plan)).messages
+
+    def done_with(self, run_id: str) -> None:
+        """Let go of a child when the turn has committed: all it was for is in that commit."""
+        self._over.append(run_id)
+
+    async def let_go(self) -> None:
+        """Delete the children that the turn is done with; the engine calls it after the commit.
+
+        What fails is left to the retention, and to the deletion of the parent.
+        """
+        tenant, over, self._over = self._fields["tenant"], self._over, []
+        drops = [thread_calls.delete(self._keys, tenant, f"{CHILD_PREFIX}{run_id}") for run_id in over]
+        for failed in await asyncio.gather(*map(self._store.run, drops), return_exceptions=True):
+            if isinstance(failed, StoreError):
+                log.warning("a child of run %s is left to its retention: %s", self._run_id, failed)
+            elif isinstance(failed, BaseException):
+                raise failed
 
     async def stop(self, run_id: str, reason: str = "stopped by its parent") -> str:
         """Ask a child and its own children to stop; gives its status after."""

@@ -2,6 +2,7 @@
 
     lease partitions ─▶ every 50 ms: heads of due ─▶ sweep those that are
                      └▶ bell or look ─▶ routes ─▶ decide (pure) ─▶ run_route
+    the first partition's ─▶ every second: statistics, reservations that nobody settles
 
 Any number may run.  A partition's lease only says who sweeps it; placing is fenced by the hop, so whoever hears
 the bell may do it.
@@ -14,7 +15,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -27,6 +28,7 @@ from techrevati.fleet.settings import Settings
 from techrevati.fleet.sharing import share
 from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
+from techrevati.store.budgets import AsyncBudget
 from techrevati.store.errors import StoreError
 from techrevati.store.keys import PartitionKeys, coordinator_queue, meta_key, roles_key
 from techrevati.store.records import decode_json, pairs
@@ -59,6 +61,7 @@ class Done:
     expired: int = 0
     dead: int = 0
     swept: int = 0
+    written_off: int = 0
 
 
 @dataclass(slots=True)
@@ -91,7 +94,7 @@ class Coordinator:
         self._bell = AsyncStore(self.settings.redis_url, patience=5.0)
         await self._open()
         log.info("coordinator %s of %s: %d partitions", self.name, self.fleet, len(self._keys))
-        tasks = [asyncio.create_task(work()) for work in (self._share, self._tick, self._listen, self._publish)]
+        tasks = [asyncio.create_task(work()) for work in self._duties()]
         try:
             await self._stopping.wait()
         finally:
@@ -99,6 +102,9 @@ class Coordinator:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._leave()
+
+    def _duties(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
+        return self._share, self._tick, self._listen, self._publish, self._write_off
 
     def stop(self) -> None:
         """End `run`; on its loop."""
@@ -332,6 +338,22 @@ class Coordinator:
             await self._store.commands([("HSET", keys.clock, "min", lowest) for keys in self._keys])
             await self._store.command("HSET", meta, "protocol", lowest)
             log.info("the fleet's minimal protocol is %d now", lowest)
+
+    # -- money that nobody settles -----------------------------------------------------------------
+
+    async def _write_off(self) -> None:
+        budget = AsyncBudget(self._store, self.fleet)
+        while True:
+            with self._surviving("writing off reservations"):
+                # After a loss of Redis, holders get their time to settle, too.
+                if 0 in self.held and self.monotonic() >= self._quiet_until:
+                    for _ in range(16):
+                        off = await budget.write_off()
+                        self.done.written_off += off
+                        if not off:
+                            break
+                        log.warning("%d reservations of calls that nobody settled are charged at their estimates", off)
+            await asyncio.sleep(1.0)
 
 
 async def fleet_stats(store: AsyncStore, keys: list[PartitionKeys]) -> dict[str, dict[str, float]]:

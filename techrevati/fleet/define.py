@@ -15,16 +15,14 @@ import msgspec
 
 from techrevati.agent.actions import Phase
 from techrevati.agent.agent import Agent
-from techrevati.agent.building import build
+from techrevati.agent.answers import reason_of
 from techrevati.agent.cancellation import Cancellation
-from techrevati.agent.definition import AgentDefinition
 from techrevati.agent.ids import DerivedIds
-from techrevati.agent.journal import JournaledTools
 from techrevati.agent.loop import records
 from techrevati.agent.loop.checkpoint import Checkpoint
 from techrevati.agent.loop.outcome import Continue, Finished, StepOutcome, Suspended
 from techrevati.agent.loop.phases import has_hooks
-from techrevati.agent.loop.ports import GivenInbox, InlineTools, Ports
+from techrevati.agent.loop.ports import GivenInbox, Ports
 from techrevati.agent.loop.racing import let_go
 from techrevati.agent.loop.records import OnSuspend
 from techrevati.agent.loop.starting import prepare_run
@@ -39,7 +37,8 @@ from techrevati.agent.threads.runs import RunOrigin, RunRequest
 from techrevati.agent.threads.store import Loaded
 from techrevati.agent.threads.thread import Thread
 from techrevati.fleet.loop_children import LINEAGE, FleetSubAgents, fleet_id
-from techrevati.fleet.loop_ports import FleetModel, Through, TurnCommitter, TurnJournal, TurnSink, loop_message
+from techrevati.fleet.loop_ports import FleetModel, Through, TurnCommitter, TurnSink, loop_message
+from techrevati.fleet.loop_tools import KEPT, FleetTools, forget_calls, loop_document
 from techrevati.fleet.outcome import Ask, Join, Outcome, Suspend
 from techrevati.fleet.turn import Turn
 
@@ -50,15 +49,8 @@ KEPT_CALLS = 16
 """Ended tool calls that the state keeps for audit; older ones are in the messages and in earlier versions."""
 
 
-def agent_function(
-    definition: AgentDefinition, *, model_timeout: float = MODEL_TIMEOUT
-) -> Callable[[Turn], Awaitable[Outcome]]:
-    """Build the agent, and give the function that takes one step of it per turn.
-
-    Raises:
-        WiringError, BadToolSchema, BadSpec, NameTaken: its parts do not fit together.
-    """
-    agent = build(definition)
+def agent_function(agent: Agent, *, model_timeout: float = MODEL_TIMEOUT) -> Callable[[Turn], Awaitable[Outcome]]:
+    """Give the function that takes one step of an agent per turn."""
 
     async def take(turn: Turn) -> Outcome:
         said = list(turn.messages.added)
@@ -66,11 +58,12 @@ def agent_function(
         stored = tuple(loop_message(said, place) for place, said in enumerate(turn.messages))
         ids, cancellation = DerivedIds(f"{turn.run_id}:{turn.number}", turn.created_ms), Cancellation()
         start = _checkpoint(agent, turn, stored, opening, ids)
+        tools = FleetTools(turn, agent.states.actions)
         ports = Ports(
             model=FleetModel(turn, model_timeout),
             committer=TurnCommitter(),
             sink=TurnSink(turn),
-            tools=JournaledTools(InlineTools(), TurnJournal(turn), agent.states.actions),
+            tools=tools,
             inbox=GivenInbox(_decisions(turn), steering),
             children=FleetSubAgents(turn),
             cancellation=cancellation,
@@ -87,14 +80,17 @@ def agent_function(
         turn.messages.extend(_wire(message) for message in outcome.checkpoint.messages[len(stored) :])
         document = outcome.checkpoint.document
         _keep(turn, apply(document, cleanup_of_old_calls(document, KEPT_CALLS)))
-        return _ended(turn, outcome)
+        tools.keep(waits=isinstance(outcome, Suspended) and outcome.outside)
+        if isinstance(outcome, Finished):
+            await _leave(tools)
+        return _ended(turn, outcome, tools)
 
     return take
 
 
-def winds_up(definition: AgentDefinition) -> bool:
+def winds_up(agent: Agent) -> bool:
     """Say whether a run's end has hooks: a run that is cancelled while it waits then has a turn for them."""
-    return has_hooks(definition.behaviors, Phase.RUN_END)
+    return has_hooks(agent.behaviors, Phase.RUN_END)
 
 
 async def _to_its_end(turn: Turn, work: Coroutine[Any, Any, StepOutcome], cancellation: Cancellation) -> StepOutcome:
@@ -131,12 +127,13 @@ def _checkpoint(
     agent: Agent, turn: Turn, stored: tuple[Message, ...], opening: list[Any], ids: DerivedIds
 ) -> Checkpoint:
     """Give what the step starts from: the thread, prepared for the run if this is its first turn with this agent."""
-    document: Document = dict(turn.state)
+    document = loop_document(turn.state)
     plan = records.run_plan(document)
     if plan is not None and plan.identity.agent_id == agent.id and turn.number > 1:
         if plan.identity.run_id != turn.run_id:  # a fork goes on where its source stood
             document = _adopted(turn, document, plan)
         return Checkpoint(turn.thread_id, stored, document, turn.version)
+    forget_calls(turn.state)  # of a run before this one, that ended while a round of it waited
     lineage = turn.metadata.get(LINEAGE, {})
     said = tuple(loop_message({"id": ids(), **one}, len(stored)) for one in opening)
     request = RunRequest(
@@ -170,12 +167,20 @@ def _adopted(turn: Turn, document: Document, plan: records.RunPlan) -> Document:
 
 
 def _decisions(turn: Turn) -> tuple[ToolCallDecision, ...]:
-    """Give what was decided outside; what nobody decided in time, the loop decides by its own clock."""
-    return tuple(
-        ToolCallDecision(one.call_id, one.decision_id, ResumeAction(one.action), one.payload, None, turn.now_ms())
-        for one in turn.decisions.values()
-        if not one.expired
-    )
+    """Give what was decided outside; what nobody decided in time, the loop decides by its own clock.
+
+    A payload that is a text says why a call was cancelled, and nothing else.
+    """
+    found = []
+    for one in turn.decisions.values():
+        if one.expired:
+            continue
+        reason = reason_of(one.payload) if one.action == "cancel" else None
+        result = None if reason is not None and reason == one.payload else one.payload
+        found.append(
+            ToolCallDecision(one.call_id, one.decision_id, ResumeAction(one.action), result, reason, turn.now_ms())
+        )
+    return tuple(found)
 
 
 def _wire(message: Message) -> dict[str, Any]:
@@ -184,17 +189,27 @@ def _wire(message: Message) -> dict[str, Any]:
 
 
 def _keep(turn: Turn, document: Document) -> None:
-    for key in [key for key in turn.state if key not in document]:
+    for key in [key for key in turn.state if key not in document and not key.startswith(KEPT)]:
         del turn.state[key]
     for key, value in document.items():
         if key not in turn.state or turn.state[key] != value:
             turn.state[key] = value
 
 
-def _ended(turn: Turn, outcome: StepOutcome) -> Outcome:
+async def _leave(tools: FleetTools) -> None:
+    try:
+        await tools.stop_left()
+    except Through as through:
+        raise through.error from through
+
+
+def _ended(turn: Turn, outcome: StepOutcome, tools: FleetTools) -> Outcome:
     match outcome:
         case Continue():
             return turn.continue_()
+        case Suspended(_, calls, _, expires_at, True):
+            left, held = _left(turn, expires_at), _children(turn, calls)
+            return Join((*held, *tools.sent), "any" if held else "all", left, tools=tools.sent)
         case Suspended(_, calls, _, expires_at):
             return _suspended(turn, calls, expires_at)
         case Finished(checkpoint, reason, response):
@@ -212,12 +227,9 @@ def _ended(turn: Turn, outcome: StepOutcome) -> Outcome:
 
 def _suspended(turn: Turn, calls: tuple[SuspendedCall, ...], expires_at: int | None) -> Outcome:
     """Wait: for answers from outside if any is asked for (a child's end wakes the run then, too), else for children."""
-    left = None if expires_at is None else max(0.0, (expires_at - turn.now_ms()) / 1000)
     asked = [call for call in calls if not call.hold]
     if not asked:
-        partition = turn.run_id.rpartition(".")[2]
-        children = tuple(fleet_id(call.suspension.id, partition, _epoch(call)) for call in calls)
-        return Join(children, "all", left)
+        return Join(_children(turn, calls), "all", _left(turn, expires_at))
     asks = []
     for call in asked:
         aliases = tuple(dict.fromkeys(one for one in (call.suspension.id, call.pending.id) if one != call.call_id))
@@ -225,6 +237,15 @@ def _suspended(turn: Turn, calls: tuple[SuspendedCall, ...], expires_at: int | N
         wait = None if call.expires_at is None else max(0.0, (call.expires_at - turn.now_ms()) / 1000)
         asks.append(Ask(call.call_id, payload, aliases, wait))
     return Suspend(tuple(asks))
+
+
+def _left(turn: Turn, at_ms: int | None) -> float | None:
+    return None if at_ms is None else max(0.0, (at_ms - turn.now_ms()) / 1000)
+
+
+def _children(turn: Turn, calls: tuple[SuspendedCall, ...]) -> tuple[str, ...]:
+    partition = turn.run_id.rpartition(".")[2]
+    return tuple(fleet_id(call.suspension.id, partition, _epoch(call)) for call in calls if call.hold)
 
 
 def _epoch(call: SuspendedCall) -> int:

@@ -240,6 +240,7 @@ class Engine:
                 self._threads.forget(turn.tenant, turn.thread_id)
                 return None, asked
             self.counts.turns += 1
+            await turn.children.let_go()
             if after is not None and committed.home:
                 self._threads.remember(turn.tenant, turn.thread_id, after)
             elif not committed.home:

@@ -16,19 +16,21 @@ from techrevati.fleet.agents import Agent, AgentFunction, Meter
 from techrevati.fleet.budgets import BudgetSpec, Spending, limits_of
 from techrevati.fleet.checkpoints import CheckpointSpec
 from techrevati.fleet.failures import Retry
-from techrevati.fleet.models import ModelClient, Models
+from techrevati.fleet.models import Costs, ModelClient, Models
 from techrevati.fleet.providers import known_providers
 from techrevati.fleet.settings import Settings, load_settings
 from techrevati.fleet.settings import seconds as as_seconds
+from techrevati.fleet.sinks import SinkSpec
 from techrevati.runtime.errors import TechrevatiError
 from techrevati.runtime.orchestrator import AgentSession
 from techrevati.store.budgets import Limits, OnStoreError
-from techrevati.store.gates import BreakerSpec, BucketSpec, GateSpec
-from techrevati.store.keys import check_role
+from techrevati.store.gates import BreakerSpec, BucketSpec, GateSpec, UnknownBucket
+from techrevati.store.keys import CALL_PREFIX, check_role
 from techrevati.store.saver import Durability, KeyRing
 
 if TYPE_CHECKING:
     from techrevati.agent.definition import AgentDefinition
+    from techrevati.agent.tools import Tool
     from techrevati.fleet.aclient import AsyncClient
     from techrevati.fleet.celery.app import FleetCelery
     from techrevati.fleet.client import Client
@@ -69,10 +71,14 @@ class Fleet:
     def __init__(self, name: str, *, settings: Settings | None = None) -> None:
         self.name = check_role(name, "fleet")
         self.agents: dict[str, Agent] = {}
+        self.tools: dict[str, Agent] = {}
+        self._pooled: dict[str, Tool] = {}
         self.models = known_providers(Models())
         self.gates: dict[str, GateSpec] = {}
+        self.costs: dict[str, Costs] = {}
         self.spending: BudgetSpec | None = None
         self.saving: CheckpointSpec | None = None
+        self.telling: SinkSpec | None = None
         self._settings = settings
         self._apps: dict[str | None, FleetCelery] = {}
 
@@ -85,7 +91,12 @@ class Fleet:
 
     @property
     def roles(self) -> list[str]:
-        return sorted({agent.role for agent in self.agents.values()})
+        return sorted({agent.role for agent in self.served.values()})
+
+    @property
+    def served(self) -> dict[str, Agent]:
+        """All that workers serve, by name: the agents, and the tools that have a role."""
+        return {**self.agents, **self.tools}
 
     def agent(
         self,
@@ -156,11 +167,36 @@ class Fleet:
         Raises:
             WiringError, BadToolSchema, BadName, AlreadyDeclared: refused before anything is registered.
         """
+        from techrevati.agent.building import build
+        from techrevati.agent.tools import role_of
         from techrevati.fleet.define import agent_function, winds_up
 
-        self.agent(role or definition.id, name=definition.id, **options)(agent_function(definition))
-        declared = self.agents[definition.id]
-        self.agents[definition.id] = replace(declared, winds_up=winds_up(definition))
+        agent = build(definition)
+        pooled = [tool for tool in agent.tools.values() if role_of(tool) is not None]
+        for tool in pooled:
+            self._check_tool(tool)
+        self.agent(role or definition.id, name=definition.id, **options)(agent_function(agent))
+        self.agents[definition.id] = replace(self.agents[definition.id], winds_up=winds_up(agent))
+        for tool in pooled:
+            self.tool(tool)
+
+    def tool(self, tool: "Tool") -> None:
+        """Let the workers of a tool's role carry out its calls, as `define` does for the tools of its agent.
+
+        Raises:
+            BadName: it has no role, or one that can be none.
+            AlreadyDeclared: another tool has its id.
+        """
+        from techrevati.fleet.pool_calls import agent_of
+
+        self._check_tool(tool)
+        served = agent_of(tool)
+        self.tools[served.name], self._pooled[served.name] = served, tool
+
+    def _check_tool(self, tool: "Tool") -> None:
+        check_role(getattr(tool, "role", None) or "", f"role of tool {tool.descriptor.id!r}")
+        if self._pooled.get(f"{CALL_PREFIX}{tool.descriptor.id}", tool) is not tool:
+            raise AlreadyDeclared(tool.descriptor.id, self.name, "tool")
 
     def model(self, name: str, client: ModelClient) -> None:
         """Let `turn.model(name, …)` call this client."""
@@ -181,6 +217,8 @@ class Fleet:
         shares: Mapping[str, float] | None = None,
         revision: int = 0,
         on_store_error: Literal["local", "fail_open", "fail_closed"] = "local",
+        provider_limits: Literal["lower", "follow", "ignore"] = "lower",
+        costs: Costs | None = None,
     ) -> None:
         """Declare what the whole fleet agrees on about one dependency; `turn.model(name, …)` goes through it.
 
@@ -194,9 +232,13 @@ class Fleet:
             shares: tenants' weights where they wait for each other.
             revision: the higher wins where workers of two releases declare different things.
             on_store_error: what holds while Redis is away: each process by itself, no limit, or no call.
+            provider_limits: what becomes of the limits that a provider's answers tell of: "lower", they hold where
+                they are lower than these; "follow", they hold; "ignore".
+            costs: what each call costs `buckets`: numbers, or functions of the `ModelRequest`; without one, and
+                without ``turn.model(costs=…)``, a bucket of your own is not drawn on.
 
         Raises:
-            BadGate, BadName, AlreadyDeclared: refused before anything is registered.
+            BadGate, BadName, AlreadyDeclared, UnknownBucket: refused before anything is registered.
         """
         if name in self.gates:
             raise AlreadyDeclared(name, self.name, "gate")
@@ -210,10 +252,16 @@ class Fleet:
             shares=dict(shares or {}),
             revision=revision,
             on_store_error=on_store_error,
+            provider_limits=provider_limits,
             **{bucket: limit for bucket, limit in limits.items() if isinstance(limit, int | float)},
         )
         own = tuple(limit for limit in limits.values() if isinstance(limit, BucketSpec))
-        self.gates[name] = replace(spec, buckets=(*spec.buckets, *own)) if own else spec
+        spec = replace(spec, buckets=(*spec.buckets, *own)) if own else spec
+        if unknown := [bucket for bucket in costs or {} if spec.bucket(bucket) is None]:
+            raise UnknownBucket(name, unknown[0], tuple(bucket.name for bucket in spec.buckets))
+        self.gates[name] = spec
+        if costs:
+            self.costs[name] = dict(costs)
 
     def budget(
         self,
@@ -268,6 +316,35 @@ class Fleet:
             raise AlreadyDeclared("keeping checkpoints", self.name, "")
         kept = None if ttl is None else as_seconds(ttl, "ttl")
         self.saving = CheckpointSpec(kept, keep, Durability(durability), encryption)
+
+    def sinks(
+        self,
+        *,
+        events: bool = True,
+        usage: bool = True,
+        most: int = 100_000,
+        ttl: float | timedelta | None = timedelta(days=30),
+        window: float | timedelta = timedelta(days=1),
+    ) -> None:
+        """Keep what every `turn.session` tells of events and usage in Redis, by tenant: one stream and one sum of all.
+
+        Read them with `RedisEventSink` and `RedisUsageSink` of `techrevati.store.sinks`.  What a turn tells again,
+        because it runs again, counts once.  Nobody waits for a write; a killed worker loses what it took in 0.1 s.
+
+        Args:
+            most: entries that a stream keeps; totals keep counting.
+            ttl: how long a tenant's sinks are kept without use; None for ever.
+            window: how long what was told is known again.
+
+        Raises:
+            AlreadyDeclared, ValueError: refused before anything is registered.
+        """
+        if self.telling is not None:
+            raise AlreadyDeclared("telling sinks", self.name, "")
+        if most < 1:
+            raise ValueError(f"most {most}: a sink keeps at least one entry")
+        kept = None if ttl is None else as_seconds(ttl, "ttl")
+        self.telling = SinkSpec(events, usage, most, kept, as_seconds(window, "window"))
 
     def client(self) -> "Client":
         """Give a client that knows this fleet's agents; it connects on first use."""

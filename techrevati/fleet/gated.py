@@ -9,20 +9,20 @@ A model without a gate, in a fleet without a budget, goes straight to its client
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from techrevati.fleet.budgets import news_for
 from techrevati.fleet.calling import Refused, Route, route_of
-from techrevati.fleet.charges import NOT_MADE, Charge, answered, at_most, broke_off, costs, told, verdict
+from techrevati.fleet.charges import NOT_MADE, Charge, answered, at_most, broke_off, costs, own_costs, told, verdict
 from techrevati.fleet.estimates import Estimate, estimate
 from techrevati.fleet.gatehouse import Gatehouse
 from techrevati.fleet.models import ModelReply, ModelRequest
 from techrevati.fleet.turn import Turn
 from techrevati.store.budgets import AsyncBudget, BudgetRefused, Cost, Reservation, Scope, call_id
 from techrevati.store.errors import StoreError
-from techrevati.store.gates import Admission, AsyncGate, GateRefused
+from techrevati.store.gates import Admission, AsyncGate, GateRefused, UnknownBucket
 
 THROTTLES = 20
 """How often one turn lets providers send it away with a time to come back, before that counts as a failure."""
@@ -39,6 +39,8 @@ class Let:
     reservation: Reservation | None
     news: str
     """The tenant's log of money was read up to here."""
+    own: Mapping[str, float]
+    """What its author says that it costs the gate's buckets."""
 
 
 class GatedCalls:
@@ -64,12 +66,18 @@ class GatedCalls:
     async def _call(self, name: str, request: ModelRequest, *, book: bool) -> ModelReply:
         house, client = self._house, self._house.models[name]
         if (route := route_of(client)) is not None:
+            self._check(name, request, getattr(route, "models", ()))
             return await self._route(route, request, book=book)
+        gate = house.gates.get(name)
+        told = {**house.costs.get(name, {}), **request.costs}
+        if gate is None:
+            self._check(name, request, ())
+        own = {} if gate is None else own_costs(gate.spec, told, request)
         if not house.minds(name):
             async with asyncio.timeout(request.timeout):
                 return await client.complete(request)
         guess, asked = estimate(name, request), house.monotonic()
-        let = await self.enter(name, guess, request.timeout, book=book)
+        let = await self.enter(name, guess, request.timeout, book=book, own=own)
         begun = house.monotonic()
         try:
             async with asyncio.timeout(request.timeout):  # not around the settling: a paid answer is never late
@@ -95,15 +103,31 @@ class GatedCalls:
             if not book or refused.wait is None or refused.why == "throttled":
                 raise
             self._turn.keep(self._place, refused.model)
-            return await self._call(refused.model, request, book=True)
+            return await self._call(refused.model, self._meant_for(refused.model, request), book=True)
 
     async def ask(self, name: str, request: ModelRequest) -> ModelReply:
         """Call a model of a route: only where this turn has its place in line already does it book."""
-        return await self._call(name, request, book=self._turn.recall(self._place) == name)
+        meant = self._meant_for(name, request)
+        return await self._call(name, meant, book=self._turn.recall(self._place) == name)
+
+    def _check(self, name: str, request: ModelRequest, models: Sequence[str]) -> None:
+        """Refuse costs that no gate of a model, or of a route's models, has a bucket for."""
+        gates = [self._house.gates[model] for model in models if model in self._house.gates]
+        known = {bucket.name for gate in gates for bucket in gate.spec.buckets}
+        if unknown := sorted(request.costs.keys() - known):
+            raise UnknownBucket(name, unknown[0], tuple(sorted(known)))
+
+    def _meant_for(self, name: str, request: ModelRequest) -> ModelRequest:
+        """Leave out the costs that concern other models of the route."""
+        gate = self._house.gates.get(name)
+        kept = {} if gate is None else {b: cost for b, cost in request.costs.items() if gate.spec.bucket(b) is not None}
+        return request if len(kept) == len(request.costs) else replace(request, costs=kept)
 
     # -- in ----------------------------------------------------------------------------------------
 
-    async def enter(self, name: str, guess: Estimate, timeout: float, *, book: bool) -> Let:
+    async def enter(
+        self, name: str, guess: Estimate, timeout: float, *, book: bool, own: Mapping[str, float] | None = None
+    ) -> Let:
         """Have one call let out; `leave` gives back what is held for it.
 
         Raises:
@@ -111,7 +135,8 @@ class GatedCalls:
         """
         self._parts += 1
         ident = call_id(self._turn.run_id, self._turn.number, self._turn.token, self._parts)
-        entering = self._house.spawn(self._ask_both(name, ident, guess, timeout, self._booking if book else ""))
+        booking = self._booking if book else ""
+        entering = self._house.spawn(self._ask_both(name, ident, guess, timeout, booking, own or {}))
         try:
             return await asyncio.shield(entering)
         except asyncio.CancelledError:
@@ -119,11 +144,13 @@ class GatedCalls:
             entering.add_done_callback(self._give_back)
             raise
 
-    async def _ask_both(self, name: str, ident: str, guess: Estimate, timeout: float, booking: str) -> Let:
+    async def _ask_both(
+        self, name: str, ident: str, guess: Estimate, timeout: float, booking: str, own: Mapping[str, float]
+    ) -> Let:
         """Ask gate and budget in one round trip; what one gives is given back if the other refuses."""
         gate, budget, tenant = self._house.gates.get(name), self._house.budget, self._scope.tenant
         asked: tuple[Any, Any, Any] = await asyncio.gather(
-            _nothing() if gate is None else self._admit(gate, ident, guess, timeout, booking),
+            _nothing() if gate is None else self._admit(gate, ident, guess, timeout, booking, own),
             _nothing() if budget is None else budget.reserve(self._scope, ident, _cost(guess), timeout=timeout),
             _nothing() if budget is None else self._house.last_news(tenant),
             return_exceptions=True,
@@ -131,12 +158,13 @@ class GatedCalls:
         admission, reservation, news = asked
         errors = [one for one in (reservation, admission, news) if isinstance(one, BaseException)]
         if not errors:
-            return Let(gate, admission, reservation, news or "")
+            return Let(gate, admission, reservation, news or "", own)
         held = Let(
             gate,
             admission if isinstance(admission, Admission) else None,
             reservation if isinstance(reservation, Reservation) else None,
             "",
+            own,
         )
         await self._settle(held, NOT_MADE, 0.0)
         match errors[0]:
@@ -151,10 +179,11 @@ class GatedCalls:
                 raise error
 
     def _admit(
-        self, gate: AsyncGate, ident: str, guess: Estimate, timeout: float, booking: str
+        self, gate: AsyncGate, ident: str, guess: Estimate, timeout: float, booking: str, own: Mapping[str, float]
     ) -> Awaitable[Admission]:
+        guessed = at_most(costs(gate.spec, 1, guess.input_tokens, guess.output_tokens), gate.spec)
         return gate.admit(
-            at_most(costs(gate.spec, 1, guess.input_tokens, guess.output_tokens), gate.spec),
+            {**guessed, **own},
             call_id=ident,
             tenant=self._scope.tenant,
             priority=self._turn.priority,
@@ -183,22 +212,28 @@ class GatedCalls:
             closing = budget.settle(let.reservation, _cost(charge)) if charge.made else budget.release(let.reservation)
             work += [closing, self._tell_news(budget, let.news)]
         if gate is not None and let.admission is not None:
-            work.append(self._settle_gate(gate, let.admission, charge, seconds))
-            if (said := told(charge.feedback, gate.spec)) is not None:
-                work.append(gate.feed(retry_after=said.retry_after, remaining=said.remaining, reset=said.reset))
+            own = let.own if charge.made else dict.fromkeys(let.own, 0.0)
+            work.append(self._settle_gate(gate, let.admission, charge, seconds, own))
+            if (said := told(charge.feedback, gate.spec, gate.core.own)) is not None:
+                feeding = gate.feed(
+                    retry_after=said.retry_after, remaining=said.remaining, reset=said.reset, limit=said.limit
+                )
+                work.append(feeding)
         before = None if gate is None else gate.seen
         await asyncio.gather(*work)
         if gate is not None and gate.seen is not before:
             self._turn.note("gate.state", {"gate": gate.name, "state": gate.seen.value})
 
-    async def _settle_gate(self, gate: AsyncGate, admission: Admission, charge: Charge, seconds: float) -> None:
+    async def _settle_gate(
+        self, gate: AsyncGate, admission: Admission, charge: Charge, seconds: float, own: Mapping[str, float]
+    ) -> None:
         if charge is NOT_MADE:
             await gate.give_back(admission)
             return
         outcome, failure = verdict(charge)
         await gate.settle(
             admission,
-            costs=costs(gate.spec, 1, charge.rated, charge.output_tokens),
+            costs={**costs(gate.spec, 1, charge.rated, charge.output_tokens), **own},
             outcome=outcome,
             failure_class=failure,
             latency=seconds,

@@ -1,4 +1,4 @@
-"""The gates, budgets and savers of one process: made with the worker, asked by every call that goes out."""
+"""The gates, budgets, savers and sinks of one process: made with the worker, asked by every call that goes out."""
 
 import asyncio
 import logging
@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 from techrevati.fleet.budgets import BudgetSpec
 from techrevati.fleet.checkpoints import Savers
-from techrevati.fleet.models import Models
+from techrevati.fleet.models import Costs, Models
+from techrevati.fleet.sinks import Sinks
 from techrevati.store.aio import AsyncStore
 from techrevati.store.budgets import AsyncBudget, BudgetKeys
 from techrevati.store.errors import StoreError
@@ -35,10 +36,12 @@ class Gatehouse:
         gates: Mapping[str, GateSpec],
         budget: BudgetSpec | None = None,
         savers: Savers | None = None,
+        costs: Mapping[str, Costs] | None = None,
+        sinks: Sinks | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fleet, self.models, self.monotonic, self._store = fleet, models, monotonic, store
-        self.savers = savers
+        self.savers, self.sinks, self.costs = savers, sinks, costs or {}
         self._news = NewsListener(store.url)
         self.gates = {
             name: AsyncGate(store, fleet, spec, worker=worker, news=self._news, on_event=_log_event)
@@ -75,8 +78,9 @@ class Gatehouse:
         if self._under_way:
             await asyncio.wait(self._under_way, timeout=WIND_UP)
         await asyncio.to_thread(self._news.close)
-        if self.savers is not None:
-            self.savers.close()
+        for told in (self.savers, self.sinks):
+            if told is not None:
+                await asyncio.to_thread(told.close)
 
 
 def _log_event(event: Event) -> None:

@@ -16,10 +16,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-from redis.asyncio.connection import AbstractConnection
-from redis.asyncio.connection import ConnectionPool as AsyncPool
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import RedisError
 
+from techrevati.store.aio import async_pool
 from techrevati.store.sync import connect
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class AsyncListener:
     def __init__(self, url: str) -> None:
         self._url = url
         self._audience = Audience()
-        self._pool: AsyncPool | None = None
+        self._pool: ConnectionPool | None = None
         self._connection: AbstractConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._opening = asyncio.Lock()
@@ -121,7 +121,7 @@ class AsyncListener:
 
     async def _connect(self) -> None:
         if self._pool is None:
-            self._pool = AsyncPool.from_url(self._url, decode_responses=True, protocol=2, socket_connect_timeout=5)
+            self._pool = async_pool(self._url)
         connection: AbstractConnection = self._pool.make_connection()
         await connection.connect()
         self._connection = connection

@@ -44,6 +44,8 @@ class ListOptions(TypedDict, total=False):
     """With `tenant` too, only that thread's own index is read."""
     created_after: datetime | None
     created_before: datetime | None
+    calls: bool
+    """Calls of tools in pools of their own as well, each a run of agent ``tool:<id>``.  False."""
 
 
 def _moment(value: datetime | None, name: str) -> int | None:
@@ -64,6 +66,7 @@ class RunFilter:
     thread_id: str | None
     since: int | None
     until: int | None
+    calls: bool = False
 
     @classmethod
     def of(cls, options: ListOptions) -> Self:
@@ -85,6 +88,7 @@ class RunFilter:
             options.get("thread_id"),
             _moment(options.get("created_after"), "created_after"),
             _moment(options.get("created_before"), "created_before"),
+            options.get("calls", False),
         )
 
     def fits(self, record: RunRecord) -> bool:
@@ -93,6 +97,7 @@ class RunFilter:
             and self.tenant in (None, record.tenant)
             and self.role in (None, record.role)
             and self.thread_id in (None, record.thread_id)
+            and (self.calls or not record.is_call)
         )
 
 
@@ -178,7 +183,7 @@ def reading_children(keys: PartitionKeys, run_id: str) -> Plan[list[RunRecord]]:
     ids = sorted(ids)
     found = yield [("HGETALL", keys.run(child)) for child in ids]
     records = (record_of(child, flat) for child, flat in zip(ids, found, strict=True))
-    return [record for record in records if record is not None]
+    return [record for record in records if record is not None and not record.is_call]
 
 
 def _indexes(fleet: str, partitions: int, wanted: RunFilter) -> list[tuple[PartitionKeys, str]]:

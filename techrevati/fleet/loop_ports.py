@@ -121,7 +121,7 @@ class FleetModel:
 
 
 def _written(error: ModelFailed) -> JsonObject:
-    kind = _CLASSES.get(error.failure, ErrorClass.CLIENT_REQUEST)
+    kind = ErrorClass.AUTH if error.account else _CLASSES.get(error.failure, ErrorClass.CLIENT_REQUEST)
     written: JsonObject = {"message": str(error), "class": kind.value}
     if error.spoke:
         written["type"] = "llm_stream_event_error"
@@ -166,15 +166,21 @@ def chat_message(message: Message) -> JsonObject:
 
 def _result(reply: ModelReply) -> StreamResult:
     asked = tuple(ToolCall(c["id"], c["function"]["name"], c["function"]["arguments"]) for c in reply.tool_calls)
-    usage = TokenUsage(
+    return StreamResult(reply.text, asked, _usage(reply), _STOPS.get(reply.stop_reason), reply.model or None)
+
+
+def _usage(reply: ModelReply) -> TokenUsage | None:
+    total = reply.input_tokens + reply.output_tokens
+    if not total:
+        return None  # the provider told nothing, which is how the loop knows an empty stream from a short answer
+    return TokenUsage(
         prompt_tokens=reply.input_tokens,
         completion_tokens=reply.output_tokens,
-        total_tokens=reply.input_tokens + reply.output_tokens,
+        total_tokens=total,
         cache_read_tokens=reply.cache_read_tokens or None,
         cache_creation_tokens=reply.cache_write_tokens or None,
         thinking_tokens=reply.reasoning_tokens or None,
     )
-    return StreamResult(reply.text, asked, usage, _STOPS.get(reply.stop_reason), reply.model or None)
 
 
 class TurnSink:

@@ -3,7 +3,7 @@
 turn.model(name, messages) ──ModelRequest──▶ client ──ModelReply──▶ turn
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -26,6 +26,12 @@ class ModelRequest:
     messages: list[Message]
     options: dict[str, Any] = field(default_factory=dict)
     timeout: float = 120.0
+    costs: "Costs" = field(default_factory=dict)
+    """What the call costs buckets of its gate beyond requests and tokens."""
+
+
+Costs = Mapping[str, float | Callable[[ModelRequest], float]]
+"""Bucket -> what a call costs it: a number, or a function of the call."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,8 @@ class Join:
     """The run waits for sub-agents, holding no worker; the next turn sees how they ended.
 
     `run_ids` () is all there are.  Counted when the turn commits: `open`, how many ends it takes to wake the run, and
-    `kept`, the inbox entries of ends that the next turn is to see again.
+    `kept`, the inbox entries of ends that the next turn is to see again.  `tools` says of
+    those that are calls of tools which ``tool``, and which ``role`` has it.
     """
 
     run_ids: tuple[str, ...] = ()
@@ -68,6 +69,7 @@ class Join:
     expires: float | None = None
     open: int = 0
     kept: tuple[str, ...] = ()
+    tools: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

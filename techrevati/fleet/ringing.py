@@ -20,9 +20,13 @@ log = logging.getLogger(__name__)
 def same_redis(settings: Settings) -> bool:
     """Tell whether scripts may push tickets themselves: broker and store are one Redis database."""
     if not settings.broker_url:
-        return not settings.redis_url.startswith("sentinel://")
-    return broker.is_redis(settings.broker) and broker.broker_url(settings.broker) == broker.broker_url(
-        settings.redis_url
+        return True
+    if not broker.is_redis(settings.broker):
+        return False
+    ours, theirs = settings.redis_url, settings.broker
+    return (broker.broker_url(ours), broker.broker_options(ours)) == (
+        broker.broker_url(theirs),
+        broker.broker_options(theirs),
     )
 
 

@@ -13,9 +13,10 @@ from techrevati.fleet.celery.app import FleetCelery, make_celery
 from techrevati.fleet.celery.tickets import capture_template
 from techrevati.fleet.celery.watchdogs import WatchdogLimits
 from techrevati.fleet.checkpoints import CheckpointSpec
-from techrevati.fleet.models import Models
+from techrevati.fleet.models import Costs, Models
 from techrevati.fleet.ringing import ring_for, same_redis
 from techrevati.fleet.settings import Settings
+from techrevati.fleet.sinks import SinkSpec
 from techrevati.fleet.worker import LoopHost, Template, WorkerRuntime
 from techrevati.store.gates import GateSpec
 from techrevati.telemetry.logs import configure
@@ -25,14 +26,18 @@ class Declared(Protocol):
     """What is served: a `Fleet`, seen from below."""
 
     name: str
-    agents: dict[str, Agent]
     models: Models
     gates: dict[str, GateSpec]
+    costs: dict[str, Costs]
     spending: BudgetSpec | None
     saving: CheckpointSpec | None
+    telling: SinkSpec | None
 
     @property
     def settings(self) -> Settings: ...
+
+    @property
+    def served(self) -> dict[str, Agent]: ...
 
 
 def make_app(fleet: Declared, role: str | None, seam: Callable[[str], None] | None = None) -> FleetCelery:
@@ -56,15 +61,17 @@ def make_app(fleet: Declared, role: str | None, seam: Callable[[str], None] | No
         return WorkerRuntime(
             fleet.name,
             role,
-            fleet.agents,
+            fleet.served,
             fleet.models,
             settings,
             template=template_of(app, settings),
             ring=ring_for(fleet.name, settings, app=app),
             seam=seam,
             gates=fleet.gates,
+            costs=fleet.costs,
             budget=fleet.spending,
             saving=fleet.saving,
+            telling=fleet.telling,
         )
 
     runtime = make()

@@ -9,7 +9,8 @@ What a session's call will cost nobody knows before: it is let out while anythin
 
 import asyncio
 import itertools
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import ParamSpec, TypeVar
 
@@ -21,6 +22,7 @@ from techrevati.fleet.gatehouse import Gatehouse
 from techrevati.fleet.turn import Turn
 from techrevati.fleet.turn_session import Shared
 from techrevati.runtime.circuit_breaker import AsyncCircuitBreaker, CircuitState
+from techrevati.runtime.fanout import FanOutUsageSink
 from techrevati.runtime.rate_limit import AsyncRateLimiter
 from techrevati.runtime.usage_tracking import UsageSnapshot
 from techrevati.store.gates import FAIL, NONE, OK, Admission, AsyncGate
@@ -53,22 +55,30 @@ class SessionGate:
 
     async def call(self, work: Callable[[], Awaitable[T]]) -> T:
         """Do a session's call once it is let out; what is held for its cost waits for `record`."""
+        async with self.held():
+            return await work()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Hold what a call needs until it has ended, was cut, or its reader went away."""
         if self._pricing:  # what the call before has cost must count
             await asyncio.wait(self._pricing)
         calls = GatedCalls(self._house, self._turn, next(self._ordinals))
         let = await self._turn.admitted(lambda: calls.enter(self.name, LEAST, TIMEOUT, book=True))
-        begun = self._house.monotonic()
+        begun, priced = self._house.monotonic(), (calls, replace(let, gate=None, admission=None))
+        if let.reservation is not None:  # a stream that is left tells its cost before it ends here
+            self._unpriced.append(priced)
+        let = replace(let, reservation=None)
         try:
-            result = await work()
+            yield
         except BaseException as error:
-            seconds = self._house.monotonic() - begun
             charge = broke_off(error, NOTHING, timed_out=False)
-            await calls.leave(let, charge, seconds)
+            await calls.leave(let, charge, self._house.monotonic() - begun)
+            if priced in self._unpriced:
+                self._unpriced.remove(priced)
+                await calls.leave(priced[1], charge, 0.0)
             raise
-        await calls.leave(replace(let, reservation=None), ANSWERED, self._house.monotonic() - begun)
-        if let.reservation is not None:
-            self._unpriced.append((calls, replace(let, gate=None, admission=None)))
-        return result
+        await calls.leave(let, ANSWERED, self._house.monotonic() - begun)
 
     def record(self, model: str, usage: UsageSnapshot, cost_usd: float) -> None:
         """Put what a call did cost in the place of what was reserved: the session's usage sink."""
@@ -94,7 +104,7 @@ class SessionGate:
 class SessionBreaker(AsyncCircuitBreaker):
     """The fleet's breaker, buckets, slots and budget where a session has its breaker."""
 
-    _admit = None  # type: ignore[assignment]  # a permit takes a round trip: streams use the public face
+    _admit = None  # type: ignore[assignment]  # a permit takes a round trip
 
     def __init__(self, session: SessionGate) -> None:
         super().__init__(session.name)
@@ -108,6 +118,10 @@ class SessionBreaker(AsyncCircuitBreaker):
             BudgetRefused, GateRefused: it is not let out; nothing was called.
         """
         return await self._session.call(lambda: coro_factory(*args, **kwargs))
+
+    def permit(self) -> AbstractAsyncContextManager[None]:
+        """Hold what a call needs for as long as its stream runs."""
+        return self._session.held()
 
     async def record_success(self) -> None:
         if self._session.gate is not None:
@@ -160,7 +174,12 @@ class Outgoing:
         return GatedCalls(self._house, turn, ordinal)
 
     def shared(self, turn: Turn) -> Shared:
-        name, savers = self._gate_of.get(turn.agent) or self._only, self._house.savers
+        name, savers, sinks = self._gate_of.get(turn.agent) or self._only, self._house.savers, self._house.sinks
         minds = self._house.minds(name)
         found = SessionGate(self._house, turn, name or turn.agent).shared() if minds else Shared()
-        return found if savers is None else replace(found, saver=savers.of(turn.tenant))
+        if savers is not None:
+            found = replace(found, saver=savers.of(turn.tenant))
+        if sinks is not None:
+            events, usage = sinks.of(turn)
+            found = replace(found, events=events, usage=FanOutUsageSink(found.usage, usage))
+        return found

@@ -28,9 +28,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TECHREVATI_", frozen=True, extra="ignore")
 
-    redis_url: Annotated[str, Field(description="the store; also the broker unless broker_url is set")] = (
-        "redis://localhost:6379/0"
-    )
+    redis_url: Annotated[
+        str, Field(description="the store, redis://, unix:// or sentinel://; also the broker unless broker_url is set")
+    ] = "redis://localhost:6379/0"
     broker_url: Annotated[str, Field(description="redis://, unix://, sentinel:// or amqp://; empty: the store")] = ""
     partitions: Annotated[int, Field(ge=1, le=4096, description="hash slots of a new fleet; kept for ever")] = 4
     max_payload: Annotated[int, Field(ge=1024, description="bytes of an input, a message, a state or an output")] = (

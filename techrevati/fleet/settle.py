@@ -126,10 +126,11 @@ def commit_of(
             move, asks = "suspend", _suspended(calls, limits.payload)
             waits = [{"call_id": ask.call_id, "payload": ask.payload, "expires_in": ask.expires} for ask in calls]
             body = encode(waits, "suspension", limits.payload)
-        case Join(run_ids, _, expires, open, kept):
+        case Join(run_ids, _, expires, open, kept, tools):
             move, target = "suspend", str(open)
             when = "" if expires is None else after(expires * 1e6)
-            body = encode([{"child": run_id} for run_id in run_ids], "children", limits.payload)
+            waits = [{"child": run_id, **tools.get(run_id, {})} for run_id in run_ids]
+            body = encode(waits, "children", limits.payload)
     events = list(turn.events)
     if isinstance(outcome, Handoff):
         events.append(

@@ -22,7 +22,7 @@ from techrevati.fleet.codec import encode
 from techrevati.fleet.conversation import Messages
 from techrevati.fleet.journal import Journal, Lines, Policy
 from techrevati.fleet.model_calls import ModelCalls
-from techrevati.fleet.models import Message, ModelReply, ModelRequest, Models
+from techrevati.fleet.models import Costs, Message, ModelReply, ModelRequest, Models
 from techrevati.fleet.outcome import (
     Ask,
     Complete,
@@ -179,6 +179,11 @@ class Turn:
         return (run_id, thread_id) if run_id else (self.run_id, self.thread_id)
 
     @property
+    def max_payload(self) -> int:
+        """How many bytes a message, a state, an event or an output may have."""
+        return self._limit
+
+    @property
     def version(self) -> int:
         """The thread's version that this turn builds on; 0 before its first."""
         return self._version
@@ -230,6 +235,7 @@ class Turn:
         on_delta: OnDelta | None = None,
         on_event: OnEvent | None = None,
         key: str | None = None,
+        costs: Costs | None = None,
         **options: Any,
     ) -> ModelReply:
         """Call a model; the answer is journaled, so a retried turn gets it again and pays nothing.
@@ -241,9 +247,11 @@ class Turn:
         The journal knows the answer by `key`, or else by the order and the arguments of the turn's calls.
 
         Where the fleet declares a gate of that name, or a budget, the call is admitted and reserved for first: a
-        short wait is waited out, a longer one parks the turn, which holds nothing meanwhile.
+        short wait is waited out, a longer one parks the turn, which holds nothing meanwhile.  `costs` says what the
+        call costs buckets of that gate beyond requests and tokens: ``{"images": 2}``, or functions of the request.
 
         Raises:
+            UnknownBucket: `costs` names one that the gate does not have.
             UnknownModel: no client has the name.
             TimeoutError: no answer within `timeout` seconds of being admitted.
             ModelFailed: the provider did not give a whole answer.
@@ -260,7 +268,7 @@ class Turn:
         else:
             ears = {"on_delta": self._ear(on_delta), **({} if on_event is None else {"on_event": on_event})}
             wait = as_seconds(timeout, "timeout")
-            request = ModelRequest(name.partition(":")[2] or name, sent, {**options, **ears}, wait)
+            request = ModelRequest(name.partition(":")[2] or name, sent, {**options, **ears}, wait, costs or {})
             reply = await self._under_way.make(key, self._calls.caller(self, ordinal), name, request)
         # Also when it was replayed: the events of an attempt that did not commit are gone.
         self._note_model(name, reply, begun)

@@ -3,8 +3,8 @@
     state of the last turn ─▶ AgentSession.asession(state=…) ─▶ arun_turn, arun_tool ─▶ export_state ─▶ commit
 
 It is opened when a turn first asks for it.  Its events join the run's, its usage the run's totals.  What the fleet
-shares is in it (breaker, limiter, budget, saver) where the author did not put his own; with a saver its turns have
-checkpoints under the thread's id.
+shares is in it (breaker, limiter, budget, saver) where the author did not put his own, and its sinks beside his; with
+a saver its turns have checkpoints under the thread's id.
 """
 
 from collections.abc import Callable, MutableMapping
@@ -17,7 +17,7 @@ from techrevati.runtime.circuit_breaker import AsyncCircuitBreaker
 from techrevati.runtime.fanout import FanOutEventSink, FanOutUsageSink
 from techrevati.runtime.orchestrator import AgentSession, AsyncOrchestrationSession
 from techrevati.runtime.rate_limit import AsyncRateLimiter
-from techrevati.runtime.sinks import NoopUsageSink, UsageSink
+from techrevati.runtime.sinks import EventSink, NoopEventSink, NoopUsageSink, UsageSink
 from techrevati.runtime.usage_tracking import UsageSnapshot
 
 KEY = "__session"
@@ -25,15 +25,16 @@ KEY = "__session"
 
 
 class _Events:
-    """Session events as events of the run."""
+    """Session events as events of the run, and for the fleet."""
 
-    def __init__(self, emit: Any, *, resumed: bool) -> None:
-        self._emit, self._resumed = emit, resumed
+    def __init__(self, emit: Any, fleet: EventSink, *, resumed: bool) -> None:
+        self._emit, self._fleet, self._resumed = emit, fleet, resumed
 
     def emit(self, event: AgentEvent) -> None:
         if event.event is AgentEventName.AGENT_STARTED and self._resumed:
             return  # it goes on; it started in an earlier turn
         self._emit(event.event.value, event.to_dict())
+        self._fleet.emit(event)
 
 
 class _Usage:
@@ -56,6 +57,7 @@ class Shared:
     limiter: AsyncRateLimiter | None = None
     saver: CheckpointSaver | None = None
     usage: UsageSink = field(default_factory=NoopUsageSink)
+    events: EventSink = field(default_factory=NoopEventSink)
     ended: Callable[[], None] = lambda: None
     """Called when the turn is over, however."""
 
@@ -85,7 +87,7 @@ class TurnSession:
         made = replace(
             base,
             saver=saver,
-            event_sink=FanOutEventSink(_Events(emit, resumed=mine is not None), base.event_sink),
+            event_sink=FanOutEventSink(_Events(emit, shared.events, resumed=mine is not None), base.event_sink),
             usage_sink=FanOutUsageSink(_Usage(usage), shared.usage, base.usage_sink),
             async_circuit_breaker=base.async_circuit_breaker or shared.breaker,
             async_rate_limiter=base.async_rate_limiter or shared.limiter,

@@ -26,14 +26,15 @@ from techrevati.fleet.gatehouse import Gatehouse
 from techrevati.fleet.gates import gates_key
 from techrevati.fleet.leases import Ending, Leases
 from techrevati.fleet.listen import AsyncListener
-from techrevati.fleet.models import Models
+from techrevati.fleet.models import Costs, Models
 from techrevati.fleet.session_gate import Outgoing
 from techrevati.fleet.settings import Settings
+from techrevati.fleet.sinks import Sinks, SinkSpec
 from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
 from techrevati.store.errors import StoreError
 from techrevati.store.gates import GateSpec
-from techrevati.store.keys import PartitionKeys
+from techrevati.store.keys import CALL_PREFIX, PartitionKeys
 from techrevati.store.scripts import PROTOCOL
 from techrevati.store.sync import SyncStore
 from techrevati.store.wire import Ring
@@ -93,13 +94,16 @@ class WorkerRuntime:
         ring: Ring | None = None,
         seam: Callable[[str], None] | None = None,
         gates: Mapping[str, GateSpec] | None = None,
+        costs: Mapping[str, Costs] | None = None,
         budget: BudgetSpec | None = None,
         saving: CheckpointSpec | None = None,
+        telling: SinkSpec | None = None,
     ) -> None:
         self.fleet, self.role, self.agents, self.models = fleet, role, agents, models
         self.settings = settings
         self._template, self._ring, self._seam = template, ring, seam
-        self._gates, self._budget, self._saving = gates or {}, budget, saving
+        self._gates, self._budget, self._saving, self._telling = gates or {}, budget, saving, telling
+        self._costs = costs
         self._house: Gatehouse | None = None
         self.worker = worker_name(role)
         self.partitions: list[PartitionKeys] = []
@@ -125,21 +129,23 @@ class WorkerRuntime:
         """
         s = self.settings
         self._pool, self._places = pool, int(getattr(pool, "limit", 0) or s.concurrency)
-        self._sync = SyncStore(s.redis_url, patience=max(1.0, s.lease_ttl / 3))
+        self._sync = self._blocking()
         self._store = AsyncStore(s.redis_url, patience=s.lease_ttl, ring=self._ring)
         await loop.run_in_executor(None, self._open)
         self._leases = Leases(
             self._sync, ttl=s.lease_ttl, every=s.lease_renewal, loop_stall=s.loop_stall, beat=self._beat
         )
-        if self._gates or self._budget is not None or self._saving is not None:
+        if self._gates or any(one is not None for one in (self._budget, self._saving, self._telling)):
             self._house = Gatehouse(
                 self.fleet,
                 self.models,
                 self._store,
                 worker=self.worker,
                 gates=self._gates,
+                costs=self._costs,
                 budget=self._budget,
-                savers=self._savers(),
+                savers=None if self._saving is None else Savers(self._blocking(), self.fleet, self._saving),
+                sinks=None if self._telling is None else Sinks(self._blocking(), self.fleet, self._telling),
             )
         self.engine = Engine(
             fleet=self.fleet,
@@ -191,11 +197,8 @@ class WorkerRuntime:
         """Ready runs of this role, as of the last heartbeat: what a stalled consumer is missing."""
         return self._ready
 
-    def _savers(self) -> Savers | None:
-        if self._saving is None:
-            return None
-        store = SyncStore(self.settings.redis_url, patience=max(1.0, self.settings.lease_ttl / 3))
-        return Savers(store, self.fleet, self._saving)
+    def _blocking(self) -> SyncStore:
+        return SyncStore(self.settings.redis_url, patience=max(1.0, self.settings.lease_ttl / 3))
 
     # -- life signs --------------------------------------------------------------------------------
 
@@ -206,7 +209,9 @@ class WorkerRuntime:
         replies = self._sync.commands(registry.opening(self.fleet, given))
         count = registry.opened(self.fleet, replies, given, pinned=pinned)
         self.partitions = registry.partitions_of(self.fleet, count)
-        self._sync.commands(registry.declare(self.fleet, (agent.card for agent in self.agents.values())))
+        # A tool is no agent that anybody could start or hand a run to.
+        cards = (agent.card for agent in self.agents.values() if not agent.name.startswith(CALL_PREFIX))
+        self._sync.commands(registry.declare(self.fleet, cards))
         if self._gates:
             self._sync.command("SADD", gates_key(self.fleet), *self._gates)
         self._say(self._places)

@@ -139,22 +139,28 @@ async def _in_time(factory: StreamFactory[T], timeout: float | None) -> AsyncGen
             await close()
 
 
-async def _obtain(breaker: Any) -> int | None:
+async def _obtain(breaker: Any) -> Any:
+    held = getattr(breaker, "permit", None)
+    if held is not None:  # shared with other processes: got and given back by a round trip each
+        permit = held()
+        await permit.__aenter__()
+        return permit
     admit = getattr(breaker, "_admit", None)
     if admit is not None:
-        permit: int = admit()
-        return permit
+        return admit()
     if await breaker.is_open():  # a breaker of another make: its public face must do
         raise CircuitOpenError(breaker.name)
     return None
 
 
-async def _settle(breaker: Any, permit: int | None, error: BaseException | None) -> None:
+async def _settle(breaker: Any, permit: Any, error: BaseException | None) -> None:
     if breaker is None:
         return
     if isinstance(error, TurnTimeoutError):
         error = asyncio.CancelledError()  # our deadline says nothing about the other side
-    if permit is not None:
+    if hasattr(permit, "__aexit__"):
+        await permit.__aexit__(None if error is None else type(error), error, None)
+    elif permit is not None:
         breaker._settle(permit, error)
     elif error is None:
         await breaker.record_success()

@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, TypeVar
 
 from redis import exceptions as theirs
@@ -22,7 +21,19 @@ from redis.backoff import NoBackoff
 from techrevati.store import riding
 from techrevati.store.calls import Arg, Call
 from techrevati.store.errors import StoreUnreachable
-from techrevati.store.wire import RETRIABLE, Ring, pack, pack_command, rung, safe_url, translate
+from techrevati.store.sentinel import async_master_pool, is_sentinel, parse
+from techrevati.store.wire import (
+    RETRIABLE,
+    Ring,
+    answer_of,
+    moved,
+    pack,
+    pack_command,
+    replies_to,
+    rung,
+    safe_url,
+    translate,
+)
 
 T = TypeVar("T")
 
@@ -31,10 +42,22 @@ BUSY, GATHER = 4, 0.001
 """After a batch of so many calls, let the next gather for so long (s): fewer packets, and fewer AOF writes."""
 
 
+def async_pool(url: str, **options: Any) -> ConnectionPool:
+    """Make connections for an event loop to what a URL names; nothing is sent before the first is made."""
+    settings: dict[str, Any] = {
+        "decode_responses": True,
+        "protocol": 2,
+        "socket_connect_timeout": 5,
+        "retry": Retry(NoBackoff(), 0),
+        **options,
+    }
+    return async_master_pool(url, **settings) if is_sentinel(url) else ConnectionPool.from_url(url, **settings)
+
+
 class _Job:
     """One call or command under way."""
 
-    __slots__ = ("call", "command", "deadline", "future", "then", "whole")
+    __slots__ = ("binary", "call", "command", "deadline", "future", "then", "whole")
 
     def __init__(
         self,
@@ -43,8 +66,10 @@ class _Job:
         future: "asyncio.Future[Any]",
         deadline: float,
         then: Sequence[Arg] = (),
+        binary: bool = False,
     ) -> None:
         self.call, self.command, self.future, self.deadline, self.then = call, command, future, deadline, then
+        self.binary = binary
         self.whole = False
         """Whether to send the script's source: the server does not know it."""
 
@@ -56,6 +81,14 @@ _Sent = tuple[_Job, _Job | None]
 def _answer(job: _Job, reply: Any) -> None:
     if not job.future.done():  # a cancelled caller waits no more
         job.future.set_result(reply)
+
+
+async def _read(connection: AbstractConnection, binary: bool) -> Any:
+    """Give a reply, or the error in its place: others come behind it."""
+    try:
+        return await connection.read_response(disable_decoding=binary)
+    except theirs.ResponseError as error:
+        return error
 
 
 class AsyncStore:
@@ -75,6 +108,8 @@ class AsyncStore:
         now_us: Callable[[], int] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
+        if is_sentinel(url):
+            parse(url)  # what cannot be read is refused here
         self.url, self.ring = url, ring
         self._patience, self._timeout = patience, timeout
         self._now_us, self._monotonic = now_us, monotonic
@@ -105,9 +140,9 @@ class AsyncStore:
         reply, after = await self._submit(call, then=command)
         return call.parse(reply), after
 
-    async def command(self, *args: Arg) -> Any:
-        """Run one plain, idempotent command."""
-        return await self._submit(None, args)
+    async def command(self, *args: Arg, binary: bool = False) -> Any:
+        """Run one plain, idempotent command; `binary`: its reply is bytes as they are stored."""
+        return await self._submit(None, args, binary=binary)
 
     async def commands(self, commands: Sequence[Sequence[Arg]]) -> list[Any]:
         """Run plain, idempotent commands together."""
@@ -128,11 +163,12 @@ class AsyncStore:
         then: Sequence[Arg] = (),
         *,
         patience: float | None = None,
+        binary: bool = False,
     ) -> "asyncio.Future[Any]":
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         limit = self._patience if patience is None else patience
-        self._queue.append(_Job(call, command, future, self._monotonic() + limit, then))
+        self._queue.append(_Job(call, command, future, self._monotonic() + limit, then, binary))
         if self._flusher is None:
             self._flusher = loop.create_task(self._flush())
         return future
@@ -216,9 +252,9 @@ class AsyncStore:
                     job.whole = True
                     self._queue.extend((job,) if rider is None else (job, rider))
                     continue
-                except theirs.ReadOnlyError:
-                    raise  # a demoted primary: connect anew
                 except theirs.ResponseError as error:
+                    if moved(error):
+                        raise theirs.ConnectionError(str(error)) from error
                     self._fail([job], error)
                     if rider is not None:
                         self._queue.append(rider)
@@ -233,27 +269,21 @@ class AsyncStore:
 
     @staticmethod
     async def _reply(connection: AbstractConnection, job: _Job) -> Any:
-        binary = job.call is not None and job.call.binary
-        if not job.then:
+        if job.call is None or not (job.then or job.call.first):
+            binary = job.binary if job.call is None else job.call.binary
             return await connection.read_response(disable_decoding=binary)
-        try:
-            reply = await connection.read_response(disable_decoding=binary)
-        except theirs.ResponseError:
-            with suppress(theirs.ResponseError):  # the other reply comes all the same
-                await connection.read_response()
-            raise
-        return reply, await connection.read_response()
+        replies = [await _read(connection, binary) for binary in replies_to(job.call)]
+        after = await _read(connection, False) if job.then else None
+        answer = answer_of(job.call, replies)
+        for reply in (answer, after):
+            if isinstance(reply, Exception):
+                raise reply
+        return (answer, after) if job.then else answer
 
     async def _connect(self) -> AbstractConnection:
         if self._pool is None:
-            self._pool = ConnectionPool.from_url(
-                self.url,
-                decode_responses=True,
-                protocol=2,
-                socket_connect_timeout=5,
-                socket_timeout=None,  # one timeout per batch, in `_receive`, not one per reply
-                retry=Retry(NoBackoff(), 0),
-            )
+            # No timeout per reply: there is one per batch, in `_receive`.
+            self._pool = async_pool(self.url, socket_timeout=None)
         connection: AbstractConnection = self._pool.make_connection()
         try:
             await connection.connect()

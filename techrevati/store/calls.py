@@ -45,6 +45,10 @@ class Call(Generic[T]):
     """Of a claim, and of a commit that a claim of this role may ride on."""
     binary: bool = False
     """Replies are bytes as they are stored: compressed, or sealed."""
+    first: Sequence[Arg] = ()
+    """A plain command in front of the script, in one transaction: for bytes that Lua would copy, and need not see."""
+    pieces: Sequence[bytes] = ()
+    """The last argument of `first`, in pieces."""
 
 
 def after(us: float) -> str:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from techrevati.store.aio import AsyncStore
 from techrevati.store.errors import ScriptFault, StoreDenied, StoreError, StoreUnfit
-from techrevati.store.sync import SyncStore
+from techrevati.store.talk import Command, Talk
 
 _WAITAOF = (7, 2)
 
@@ -36,9 +35,10 @@ class DurabilityUnknown(StoreError):
         self.confirmed, self.wanted = confirmed, wanted
 
     def __str__(self) -> str:
+        look = "the server's disk" if self.durability == Durability.FSYNC else "which replica lags (INFO replication)"
         return (
             f"{self.what} is committed, but {self.confirmed} of {self.wanted} confirmed it within {self.timeout_ms} ms "
-            f"(durability {self.durability!r}); fix: check the disk and the replicas, then read it, or put it again"
+            f"(durability '{self.durability}'); fix: check {look}, then read it, or put it again"
         )
 
 
@@ -94,6 +94,10 @@ def plan(server: Server, durability: Durability, *, timeout_ms: int = 1000, repl
         raise StoreUnfit("durability='fsync' needs an append-only file, the server has none", "set appendonly yes")
     if server.appendonly and server.appendfsync == "always":
         return None  # Redis syncs before it replies
+    if server.appendfsync == "no":
+        raise StoreUnfit(
+            "durability='fsync' with appendfsync no: nobody tells the disk to", "set it to always or everysec"
+        )
     if server.version >= _WAITAOF:
         return Wait(durability, ("WAITAOF", 1, 0, timeout_ms), 1, timeout_ms)
     shown = ".".join(map(str, server.version))
@@ -102,9 +106,6 @@ def plan(server: Server, durability: Durability, *, timeout_ms: int = 1000, repl
         f"(this server: {server.appendfsync or 'not told'})",
         "set appendfsync always, or upgrade the server",
     )
-
-
-_INFO, _CONFIG = ("INFO",), ("CONFIG", "GET", "append*")
 
 
 def _facts(info: str, config: Mapping[str, str] | None) -> Server:
@@ -117,21 +118,11 @@ def _facts(info: str, config: Mapping[str, str] | None) -> Server:
     return Server(version, only, (config or {}).get("appendfsync", ""), online)
 
 
-def look(store: SyncStore) -> Server:
+def look() -> Talk[Server]:
     """Ask a server what it can do."""
-    info = store.command(*_INFO)
+    info = yield Command(("INFO",))
     try:
-        flat = store.command(*_CONFIG)
+        flat = yield Command(("CONFIG", "GET", "append*"))
     except (StoreDenied, ScriptFault):  # managed servers hide their settings
-        return _facts(info, None)
-    return _facts(info, dict(zip(flat[::2], flat[1::2], strict=True)))
-
-
-async def alook(store: AsyncStore) -> Server:
-    """Ask a server what it can do."""
-    info = await store.command(*_INFO)
-    try:
-        flat = await store.command(*_CONFIG)
-    except (StoreDenied, ScriptFault):
         return _facts(info, None)
     return _facts(info, dict(zip(flat[::2], flat[1::2], strict=True)))

@@ -149,11 +149,13 @@ class EmbeddedRedis:
         if self._process is None:
             return
         if self._process.poll() is None:
-            os.kill(self._process.pid, sig)
+            # Who is killed leaves its children; one that rewrites the AOF would write into the next server's files.
+            send = os.killpg if sig is signal.SIGKILL else os.kill
+            send(self._process.pid, sig)
             try:
                 self._process.wait(timeout)
             except subprocess.TimeoutExpired:
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)
                 self._process.wait()
         self._process = None
 
@@ -169,7 +171,11 @@ class EmbeddedRedis:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

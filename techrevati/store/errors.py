@@ -20,6 +20,20 @@ class BadName(StoreError):
         return f"{self.what} {self.name!r} is refused: use {self.rule}"
 
 
+class BadAddress(StoreError, ValueError):
+    """A URL that leads to no store."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(url, why)
+        self.url, self.why = url, why
+
+    def __str__(self) -> str:
+        return (
+            f"address {self.url!r} is refused ({self.why}); "
+            "fix: write it as sentinel://[user:password@]host:26379,host2:26379/0?master_name=mymaster"
+        )
+
+
 class StoreUnreachable(StoreError):
     """Redis did not answer, or not in time; nothing is known to have been written."""
 

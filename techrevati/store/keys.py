@@ -23,6 +23,8 @@ _TENANT = re.compile(r"[^\s{}:\x00-\x1f]{1,200}")
 _THREAD = re.compile(r"[^{}\x00-\x1f\x7f]{1,200}")
 _GENERATED = re.compile(r"[0-9a-f]{32}\.(\d{1,5})")
 CHILD_PREFIX = "sub-agent-"
+CALL_PREFIX = "tool:"
+"""Of the agent that carries out calls of a tool in a pool of its own; no author's agent can be called so."""
 
 
 def check_role(name: str, what: str = "role") -> str:

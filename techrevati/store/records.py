@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from techrevati.store.keys import CALL_PREFIX
+
 decode_json = msgspec.json.Decoder().decode
 
 
@@ -94,6 +96,11 @@ class RunRecord:
     input_tokens: int
     output_tokens: int
     cost_micros: int
+
+    @property
+    def is_call(self) -> bool:
+        """Say if it is a call of a tool in a pool of its own, made by the run `parent`."""
+        return self.agent.startswith(CALL_PREFIX)
 
     @classmethod
     def parse(cls, run_id: str, fields: Mapping[str, str]) -> "RunRecord":

@@ -11,7 +11,7 @@ import binascii
 import os
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -119,6 +119,13 @@ class Sealer:
             smaller = self._compressor(len(plain)).compress(plain)
             if len(smaller) < len(plain):
                 flags, body = _COMPRESSED, smaller
+        return self._close(flags, body, context)
+
+    def seal_as_is(self, plain: Sequence[bytes], context: str) -> Sequence[bytes]:
+        """Give bytes to store without compressing them; in pieces, as they came, if there are no keys."""
+        return (b"\0", *plain) if self._ring is None else (self._close(0, b"".join(plain), context),)
+
+    def _close(self, flags: int, body: bytes, context: str) -> bytes:
         if self._ring is None:
             return bytes((flags,)) + body
         key_id, nonce = self._ring.current.encode(), os.urandom(_NONCE)

@@ -12,7 +12,8 @@ from redis.retry import Retry
 
 from techrevati.store.calls import Arg, Call
 from techrevati.store.lines import Lines
-from techrevati.store.wire import RETRIABLE, Ring, pack, pack_command, rung, translate
+from techrevati.store.sentinel import is_sentinel, master_pool
+from techrevati.store.wire import RETRIABLE, Ring, answer_of, pack, pack_command, replies_to, rung, translate
 
 T = TypeVar("T")
 
@@ -32,6 +33,8 @@ def connect(url: str, **options: Any) -> redis.Redis:
     }
     if not url.startswith("unix://"):
         settings.setdefault("socket_keepalive", True)
+    if is_sentinel(url):
+        return redis.Redis.from_pool(master_pool(url, **settings))
     return redis.Redis.from_url(url, **settings)
 
 
@@ -66,14 +69,22 @@ class SyncStore:
         self._now_us, self._monotonic, self._sleep = now_us, monotonic, sleep
 
     def run(self, call: Call[T], *, patience: float | None = None) -> T:
-        """Run one call; `patience` (s) for this one.
+        """Run one call; `patience` (s) for this one, also with a server that accepts and never answers.
 
         Raises:
             StoreUnreachable: Redis did not answer within the patience.
             StoreDenied: it refused the credentials.
         """
-        (reply,) = self._insist(lambda: self._say([call]), call.script, patience)
-        rung(call, reply, self.ring)
+        begun = self._monotonic()
+        try:  # nearly always all there is to it
+            now = "" if self._now_us is None else str(self._now_us())
+            reply = answer_of(call, self._lines.exchange(pack(call, now), replies_to(call), patience))
+        except theirs.RedisError as error:
+            reply = error
+        if isinstance(reply, Exception):
+            (reply,) = self._insist(lambda: self._say([call], within=patience), call.script, patience, (reply, begun))
+        if self.ring is not None:
+            rung(call, reply, self.ring)
         return call.parse(reply)
 
     def run_then(self, call: Call[T], command: Sequence[Arg]) -> tuple[T, Any]:
@@ -91,35 +102,47 @@ class SyncStore:
             rung(call, reply, self.ring)
         return [call.parse(reply) for call, reply in zip(calls, replies, strict=True)]
 
-    def command(self, *args: Arg | float) -> Any:
-        """Run one plain, idempotent command."""
-        return self.commands([args])[0]
+    def command(self, *args: Arg | float, binary: bool = False) -> Any:
+        """Run one plain, idempotent command; `binary`: its reply is bytes as they are stored."""
+        return self.commands([args], binary=binary)[0]
 
-    def commands(self, commands: Sequence[Sequence[Arg | float]]) -> list[Any]:
+    def commands(self, commands: Sequence[Sequence[Arg | float]], *, binary: bool = False) -> list[Any]:
         """Run plain, idempotent commands in one round trip."""
         if not commands:
             return []
         data = b"".join(map(pack_command, commands))
         what = str(commands[0][0]) if len(commands) == 1 else "pipeline"
-        return self._insist(lambda: _whole(self._lines.exchange(data, [False] * len(commands))), what)
+        return self._insist(lambda: _whole(self._lines.exchange(data, [binary] * len(commands))), what)
 
-    def _say(self, calls: Sequence[Call[Any]], then: bytes = b"") -> list[Any]:
+    def _say(self, calls: Sequence[Call[Any]], then: bytes = b"", within: float | None = None) -> list[Any]:
         """Send calls, and maybe a packed command behind them, in one write."""
         now = "" if self._now_us is None else str(self._now_us())
-        binary = [call.binary for call in calls] + [False] * bool(then)
+        wanted = [replies_to(call) for call in calls]
+        binary = [as_stored for one in wanted for as_stored in one] + [False] * bool(then)
         for whole in (False, True):
-            data = b"".join([pack(call, now, whole=whole) for call in calls])
-            replies = self._lines.exchange(data + then if then else data, binary)
+            data = b"".join([*[pack(call, now, whole=whole) for call in calls], then])
+            came = iter(self._lines.exchange(data, binary, within))
+            replies = [answer_of(call, [next(came) for _ in one]) for call, one in zip(calls, wanted, strict=True)]
+            replies += came
             # A script the server does not know: all of them again, each is made for it.
             if not any(isinstance(reply, theirs.NoScriptError) for reply in replies):
                 break
         return _whole(replies)
 
-    def _insist(self, once: Callable[[], T], what: str, patience: float | None = None) -> T:
-        begun, wait = self._monotonic(), 0.05
-        limit = self._patience if patience is None else patience
+    def _insist(
+        self,
+        once: Callable[[], T],
+        what: str,
+        patience: float | None = None,
+        before: tuple[Exception | None, float] | None = None,
+    ) -> T:
+        """Do it, and again where that may help; `before`: how it ended the first time, and when that began."""
+        failed, begun = before or (None, self._monotonic())
+        wait, limit = 0.05, self._patience if patience is None else patience
         while True:
             try:
+                if failed is not None and not isinstance(failed, theirs.NoScriptError):
+                    raise failed
                 return once()
             except theirs.AuthenticationError as error:
                 raise translate(error, self.url, what) from error
@@ -127,7 +150,7 @@ class SyncStore:
                 if self._monotonic() - begun + wait > limit:
                     raise translate(error, self.url, what) from error
                 self._sleep(wait)
-                wait = min(wait * 2, 1.0)
+                failed, wait = None, min(wait * 2, 1.0)
             except theirs.RedisError as error:
                 raise translate(error, self.url, what) from error
 

@@ -13,6 +13,7 @@ from techrevati.store.calls import Arg, Call
 from techrevati.store.errors import ScriptFault, StoreDenied, StoreUnfit, StoreUnreachable
 from techrevati.store.keys import PartitionKeys
 from techrevati.store.scripts import PROTOCOL, script
+from techrevati.store.sentinel import is_sentinel, parse
 
 Ring = Callable[[int, list[str]], None]
 """Called with a partition and the roles that want a ticket sent by hand (broker is not the store)."""
@@ -21,16 +22,48 @@ _pack = cast(Callable[[tuple[Arg | float, ...]], bytes], hiredis.pack_command)
 
 RETRIABLE = (theirs.ConnectionError, theirs.TimeoutError, theirs.BusyLoadingError, theirs.ReadOnlyError)
 
+_PASSING = re.compile(r"(?:^|[ :]-)(?:READONLY|MASTERDOWN|NOREPLICAS|UNBLOCKED) ")
+"""Codes of a server that is no master now, or has no replicas yet; Redis 6.2 quotes them inside a script's error."""
+
+
+def moved(error: theirs.ResponseError) -> bool:
+    """Tell whether this server cannot take the write, and the one that can has to be looked for."""
+    return isinstance(error, theirs.ReadOnlyError) or _PASSING.search(str(error)) is not None
+
+
+_MULTI, _EXEC, _END = _pack(("MULTI",)), _pack(("EXEC",)), b"\r\n"
+
 
 def pack(call: Call[Any], now: str, *, whole: bool = False) -> bytes:
     """Give one script call as bytes: by digest, or with its source for a server that does not know it."""
     lua = script(call.script)
     verb, what = ("EVAL", lua.source) if whole else ("EVALSHA", lua.sha)
-    return _pack((verb, what, "1", call.keys.clock, PROTOCOL, now, *call.args))
+    packed = _pack((verb, what, "1", call.keys.clock, PROTOCOL, now, *call.args))
+    if not call.first:
+        return packed
+    # Packed with nothing in its last place, a command ends in "$0\r\n\r\n"; what is big is copied once, here.
+    first = _pack((*call.first, b""))[:-5] + b"%d\r\n" % sum(map(len, call.pieces))
+    return b"".join((_MULTI, first, *call.pieces, _END, packed, _EXEC))
 
 
 def pack_command(args: Sequence[Arg | float]) -> bytes:
     return _pack(tuple(args))
+
+
+def replies_to(call: Call[Any]) -> list[bool]:
+    """Say which replies come to a call: True for those that are bytes as stored."""
+    return [False, False, False, call.binary] if call.first else [call.binary]
+
+
+def answer_of(call: Call[Any], replies: Sequence[Any]) -> Any:
+    """Give the script's answer, or the error that stands in its place."""
+    if not call.first:
+        return replies[0]
+    refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
+    if refused is not None:
+        return refused
+    done = replies[-1]  # what EXEC answered: of the command, and of the script
+    return next((reply for reply in done if isinstance(reply, Exception)), done[-1])
 
 
 _PASSWORD = re.compile(r"([?&]password=)[^&#]*")
@@ -38,6 +71,8 @@ _PASSWORD = re.compile(r"([?&]password=)[^&#]*")
 
 def safe_url(url: str) -> str:
     """Give a URL that may be shown: without its password."""
+    if is_sentinel(url):
+        return parse(url).shown()
     url = _PASSWORD.sub(r"\1***", url)
     parts = urlsplit(url)
     if parts.password is None:

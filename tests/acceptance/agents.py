@@ -21,6 +21,7 @@ from techrevati.fleet.sync_turn import SyncTurn
 from techrevati.fleet.turn import Turn
 from tests.acceptance.declared import ListedModel, definitions
 from tests.acceptance.diary import gate, home, tell
+from tests.acceptance.heavy import heavy_definitions
 
 FLEET = "accept"
 SEAMS = ("after_claim", "before_commit", "after_commit")
@@ -282,7 +283,7 @@ def make_fleet(role: str, peer: str = "", *, settings: Settings | None = None) -
     fleet.agent(role, name=f"hasty.{role}", retry=Retry(tries=1), timeout=0.3)(hold)
     # For fault runs: three kills that hit the same turn are chance there, not poison.
     fleet.agent(role, name=f"hardy.{role}", retry=QUICK_RETRY, max_attempts=20)(count)
-    for definition in definitions(role, peer):
+    for definition in (*definitions(role, peer), *heavy_definitions(role)):
         fleet.define(definition, role=role, retry=QUICK_RETRY, timeout=30)
     fleet.model("paid", PaidModel())
     fleet.model("listed", ListedModel())

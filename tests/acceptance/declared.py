@@ -41,19 +41,18 @@ class ListedModel:
                 made.append({"id": f"{len(said) + place}-{name}", "type": "function", "function": function})
                 on_event("tool_call_start", {"index": place, "id": made[-1]["id"], "name": name})
             return ModelReply("", 10, 2, 5, request.model, made, "tool_calls")
-        results = [_data(message["content"]) for message in after if message["role"] == "tool"]
-        text = json.dumps({"results": results, "heard": heard})
+        results = [_result(message["content"]) for message in after if message["role"] == "tool"]
+        text = json.dumps({"results": [one.get("data") for one in results], "heard": heard})
         request.options["on_delta"](text)
         return ModelReply(text, 10, 8, 7, request.model, stop_reason="stop")
 
 
-def _data(content: str) -> Any:
-    """Give what a tool gave; of a call that still waits there is only a notice."""
-    return json.loads(content).get("data") if content.startswith("{") else "waits"
-
-
 def _is_list(message: dict[str, Any]) -> bool:
     return str(message["content"]).startswith("[")
+
+
+def _result(content: str) -> Any:
+    return json.loads(content) if content.startswith("{") else {"data": content}  # a note that the call waits
 
 
 @tool

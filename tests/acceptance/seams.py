@@ -5,6 +5,7 @@
 The file counts down, so that the worker which comes after the dead one is spared.
 """
 
+import fcntl
 import os
 import signal
 import time
@@ -33,11 +34,17 @@ def crash_here(seam: str) -> None:
     """Die at a crash point that a test has armed; whoever removes the file dies."""
     _passed[seam] += 1
     try:
-        left = int(_file(seam).read_text()) - 1
-        if left > 0:
-            _file(seam).write_text(str(left))
-            return
-        _file(seam).unlink()
+        with _file(seam).open("r+") as counter:
+            fcntl.flock(counter, fcntl.LOCK_EX)  # workers of two pools may come by at once
+            if not (text := counter.read()):
+                return  # the one before has died of it
+            left = int(text) - 1
+            counter.seek(0)
+            counter.truncate()
+            if left > 0:
+                counter.write(str(left))
+                return
+            _file(seam).unlink()
     except FileNotFoundError:
         return
     tell(f"crash {seam} {time.time()}")

@@ -131,6 +131,7 @@ class Cluster:
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "ACCEPTANCE_HOME": str(home),
+            "TMPDIR": str(home),  # who is killed leaves what it had there
             **(env or {}),
         }
         self.processes: list[Process] = []

@@ -50,7 +50,7 @@ def paths() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def research(paths: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalFleet, Path]]:
     directory = tmp_path_factory.mktemp("research")
-    with fleet("research", ["researcher"], directory) as local:
+    with fleet("research", ["researcher", "library"], directory) as local:
         yield local, directory / "published"
 
 
@@ -98,9 +98,21 @@ def test_research_searches_again_and_asks_nobody_before_it_wants_to_publish(rese
         assert nothing.result(timeout=1).startswith("Nothing in the library answers")
 
 
+def test_research_searches_in_a_pool_of_its_own(research: tuple[LocalFleet, Path]) -> None:
+    local, _ = research
+    with Client(local.url, fleet="research") as client:
+        run = client.start("researcher", "What is the best recipe for bread?")
+        run.result(timeout=20)
+        events = list(run.events())
+        sent = [event.data["agent"] for event in events if event.type == "call.started"]
+        found = [event.data["result"] for event in events if event.type == "tool_call_done"]
+        assert set(sent) == {"tool:search"} and len(found) == len(sent) and run.children() == []
+        assert all(result["status"] == "success" for result in found)
+
+
 def test_research_that_was_approved_while_no_worker_lived_goes_on_with_the_next(paths: None, tmp_path: Path) -> None:
     with fleet("research", [], tmp_path) as local, Client(local.url, fleet="research") as client:
-        with fleet("research", ["researcher"], tmp_path, local.url):
+        with fleet("research", ["researcher", "library"], tmp_path, local.url):
             run = client.start("researcher", QUESTION)
             call = asked(run, timeout=20)
         assert call is not None

@@ -121,6 +121,44 @@ def test_a_429_that_one_worker_hears_slows_the_whole_fleet(cluster: Cluster, pro
     assert len(provider.times) == 12
 
 
+def test_who_dies_in_a_call_frees_slot_and_money_and_another_worker_goes_on(
+    cluster: Cluster, provider: ModelServer
+) -> None:
+    """kill -9 in mid call: its slot and its reservation are leases; what it may have cost is charged once."""
+    env = {**LIMITS, "MODEL_SERVER": provider.url}
+    victim = cluster.worker("fallers", "-c", "1", env=env)
+    client = cluster.client("fallers")
+    job = {"model": "held", "timeout": 1.5}
+    run = client.start("dial.fallers", job, tenant="fallen")
+    [(pid, begun)] = eventually(lambda: calls(cluster, "held"), "it calls")
+    [gate] = [gate for gate in client.gates() if gate.name == "held"]
+    assert gate.slots_used == 1
+    held = client.budgets(tenant="fallen")
+    estimate = next(line.reserved for line in held if line.level == "tenant")
+    assert estimate > 50_000
+    victim.kill()
+    cluster.open("held-opened")
+    other = cluster.worker("fallers", "-c", "1", env=env, wait=False)
+    assert run.result(timeout=20)["text"] == "so"
+    assert run.status().worker == "" or f":{other.pid}:" in run.status().worker
+    (_, _), (again, at) = calls(cluster, "held")
+    assert again != pid, "another worker called"
+    assert at - begun > 1.9, "no sooner than the slot's lease was over"
+
+    def charged() -> tuple[int, int, int]:
+        line = next(line for line in client.budgets(tenant="fallen") if line.level == "tenant")
+        return line.spent, line.reserved, line.written_off
+
+    assert eventually(
+        lambda: charged() if charged()[1] == 0 else None, "the dead one's reservation is written off"
+    ) == (
+        7_000 + estimate,
+        0,
+        estimate,
+    )
+    eventually(lambda: not next(gate for gate in client.gates() if gate.name == "held").slots_used, "the slot is free")
+
+
 def test_a_plain_function_waits_and_parks_as_well(cluster: Cluster, provider: ModelServer) -> None:
     cluster.worker("plains", "-c", "2", env={**LIMITS, "MODEL_SERVER": provider.url})
     client = cluster.client("plains")

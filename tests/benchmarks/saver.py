@@ -2,16 +2,19 @@
 
     python -m tests.benchmarks.saver --rounds 400
 
-    state ──┬─▶ saver.put, saver.get           encoding, delta, compression, order, keys included
+    state ──┬─▶ saver.put, saver.get           encoding, delta, order, keys included
             └─▶ JSON bytes ready-made ─▶ SET, GET   neither encoding nor decoding included
 
-Four workloads: what an agent's turn changes (one message more, the draft, a counter) and a state that is new
-altogether, each at 10 and 200 KiB.  "cold" is a saver that remembers nothing: a turn on another machine.
+Workloads, each at 10 and 200 KiB: what an agent's turn changes (one message more, the draft, a counter), a state that
+shares nothing with the one before (words, or random characters), and the first put of a thread.  "cold" is a saver
+that remembers nothing: a turn on another machine.  "after" is what compresses a big state once it was put: it is
+waited for between the measurements, so that neither side has it beside it.
 Every operation is followed by its counterpart, and what is read is compared with what was put.  The bars hold
 for the fastest tenth: on a shared machine everything else only adds, and adds most to what takes longest.
 """
 
 import argparse
+import base64
 import random
 import time
 from collections.abc import Callable
@@ -55,7 +58,22 @@ def all_new(state: State, rng: random.Random, size: int) -> None:
     state.update(state_of(size, rng), n=state["n"] + 1)
 
 
-WORKLOADS: dict[str, Callable[[State, random.Random, int], None]] = {"a turn": a_turn, "all new": all_new}
+def random_characters(state: State, rng: random.Random, size: int) -> None:
+    """A state that no compressor and no delta can do much about."""
+    messages = [{"role": "tool", "content": _fresh(size // 8 - 40, rng)} for _ in range(8)]
+    state.update(messages=messages, draft="", n=state["n"] + 1)
+
+
+def _fresh(length: int, rng: random.Random) -> str:
+    return base64.b64encode(rng.randbytes(length * 3 // 4)).decode()
+
+
+WORKLOADS: dict[str, Callable[[State, random.Random, int], None]] = {
+    "a turn": a_turn,
+    "unrelated words": all_new,
+    "unrelated random": random_characters,
+    "first put": all_new,
+}
 
 
 def timed(into: list[float], operation: Callable[[], Any]) -> Any:
@@ -65,29 +83,33 @@ def timed(into: list[float], operation: Callable[[], Any]) -> Any:
     return result
 
 
-def compare(arena: Arena, store: SyncStore, size: int, change: Callable[..., None], rounds: int, seed: int) -> Timings:
+def compare(arena: Arena, store: SyncStore, size: int, workload: str, rounds: int) -> Timings:
     """Put and get in turns with SET and GET; us each."""
-    rng = random.Random(seed)
-    raw, fleet = arena.redis.from_url(arena.url), f"bench{seed}"
+    rng, change = random.Random(size), WORKLOADS[workload]
+    raw, fleet = arena.redis.from_url(arena.url), f"bench-{workload.replace(' ', '-')}-{size}"
     saver, cold = RedisSaver(store, fleet), RedisSaver(store, fleet, memory=0)
     state, took = state_of(size, rng), Timings()
-    for name in ("put", "SET", "get", "cold get", "GET"):
+    for name in ("put", "SET", "after", "get", "cold get", "GET"):
         took[name] = []
     for index in range(-5, rounds):
+        thread = f"thread{index}" if workload == "first put" else "thread"
         change(state, rng, size)
         text = msgspec.json.encode(state)
         took_now = took if index >= 0 else {name: [] for name in took}
         first, second = ("put", "SET") if index % 2 else ("SET", "put")
         does: dict[str, Callable[[], Any]] = {
-            "put": lambda: saver.put("thread", state),
+            "put": lambda thread=thread: saver.put(thread, state),  # type: ignore[misc]
             "SET": lambda text=text: raw.set("raw", text),  # type: ignore[misc]
         }
-        timed(took_now[first], does[first])
-        timed(took_now[second], does[second])
-        found = timed(took_now["get"], lambda: saver.get("thread"))
+        for name in (first, second):
+            timed(took_now[name], does[name])
+            if name == "put":
+                timed(took_now["after"], saver.settle)
+        found = timed(took_now["get"], lambda thread=thread: saver.get(thread))  # type: ignore[misc]
         assert timed(took_now["GET"], lambda: raw.get("raw")) == text
-        other = timed(took_now["cold get"], lambda: cold.get("thread"))
+        other = timed(took_now["cold get"], lambda thread=thread: cold.get(thread))  # type: ignore[misc]
         assert found.state == other.state == state
+    saver.close()
     raw.close()
     return took
 
@@ -123,9 +145,9 @@ def main() -> None:
     us: dict[str, Timings] = {}
     with Arena() as arena, SyncStore(arena.url) as store:
         facts = machine(arena.server_version())
-        for seed, (name, change) in enumerate(WORKLOADS.items()):
+        for name in WORKLOADS:
             for shown, size in SIZES.items():
-                us[f"{name}, {shown}"] = compare(arena, store, size, change, options.rounds, seed * 1_000_000 + size)
+                us[f"{name}, {shown}"] = compare(arena, store, size, name, options.rounds)
         young, old = lengthen(store, options.turns)
 
     print(show_machine(facts))
@@ -135,13 +157,15 @@ def main() -> None:
         for shown, q in (("p10", 0.1), ("p50", 0.5)):
             at = {name: percentile(values, q) for name, values in took.items()}
             ratios = at["SET"] / at["put"], at["GET"] / at["get"], at["GET"] / at["cold get"]
-            figures = [f"{at[name]:.0f}" for name in ("SET", "put", "GET", "get", "cold get")]
+            figures = [f"{at[name]:.0f}" for name in ("SET", "put", "after", "GET", "get", "cold get")]
             rows.append([f"{workload}, {shown}", *figures, *(f"{ratio:.2f}" for ratio in ratios)])
             if q == 0.1:
                 put, get, _cold = ratios
-        if workload.startswith("a turn"):
-            bars += [Bar(f"put of {workload}", put, 0.7), Bar(f"get of {workload}", get, 0.7)]
-    print(table(["workload", "SET", "put", "GET", "get", "cold get", "put ×", "get ×", "cold ×"], rows), end="\n\n")
+        bars += [Bar(f"put of {workload}", put, 0.7), Bar(f"get of {workload}", get, 0.7)]
+    print(
+        table(["workload", "SET", "put", "after", "GET", "get", "cold get", "put ×", "get ×", "cold ×"], rows),
+        end="\n\n",
+    )
     early, late = percentile(young, 0.1), percentile(old, 0.1)
     print(f"puts 2 to 26 of a thread: {early:.0f} us, the last {len(old)} of {options.turns}: {late:.0f} us (p10)\n")
     bars.append(Bar(f"time of put {options.turns} by put 2", late / early, 1.2, at_least=False))

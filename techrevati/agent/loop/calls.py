@@ -24,7 +24,7 @@ from techrevati.agent.lifecycle import CallStatus, outcome_of
 from techrevati.agent.loop import records
 from techrevati.agent.loop.draft import Draft
 from techrevati.agent.loop.phases import NOTHING, Asked, run_phase
-from techrevati.agent.loop.progress import listeners
+from techrevati.agent.loop.progress import Caller, listeners
 from techrevati.agent.loop.tool_runs import ToolRun
 from techrevati.agent.state.document import Document, apply
 from techrevati.agent.state.errors import StateError
@@ -184,7 +184,7 @@ async def _executed(
         children=draft.ports.children,
         new_id=DerivedIds(f"{draft.identity.run_id}:{call.id}", draft.plan.started_at_ms),
         cancellation=draft.ports.cancellation,
-        **listeners(draft, call),
+        **listeners(Caller(draft.identity, call.id, call.name), draft.tell_now, draft.now_ms),
     )
     return await draft.ports.tools.run(tool, call.arguments, ctx)
 

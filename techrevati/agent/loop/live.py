@@ -16,7 +16,7 @@ from techrevati.agent.endings import TerminationReason
 from techrevati.agent.loop import applying, finishing, records, resuming
 from techrevati.agent.loop.calls import CallReport
 from techrevati.agent.loop.draft import Draft
-from techrevati.agent.loop.outcome import Continue, StepOutcome
+from techrevati.agent.loop.outcome import Continue, StepOutcome, Suspended
 from techrevati.agent.loop.phases import NOTHING, Asked, has_hooks, run_phase
 from techrevati.agent.loop.ports import Ports
 from techrevati.agent.loop.racing import DEADLINE, CutShort, cut_short_by, let_go
@@ -33,6 +33,7 @@ class Live:
     Attributes:
         using_tools: Whether a cancellation now would interrupt tools.
         steering: What the user said to the live run and no model has seen.
+        outside: Calls that were decided go on elsewhere.
     """
 
     def __init__(self, agent: Agent, draft: Draft) -> None:
@@ -40,6 +41,7 @@ class Live:
         self.ports: Ports = draft.ports
         self.using_tools = False
         self.steering: list[str] = []
+        self.outside = False
 
     @property
     def mode(self) -> ToolExecutionMode:
@@ -95,9 +97,9 @@ class Live:
         self.steering.extend(inbound.steering)
         resuming.absorb(self.draft, await resuming.hand_down(self.draft, inbound.decisions))
         self.using_tools = True
-        reports = await resuming.resume_decided(self.agent, self.draft, self.deadline_ms)
-        self.using_tools = False
-        return reports
+        resumed = await resuming.resume_decided(self.agent, self.draft, self.deadline_ms)
+        self.using_tools, self.outside = False, resumed.outside
+        return resumed.reports
 
     async def while_live(self, work: Coroutine[Any, Any, T]) -> T:
         """Await `work`; where decisions count at once, go on with decided calls meanwhile."""
@@ -151,7 +153,22 @@ class Live:
 
     async def hold(self) -> StepOutcome:
         """Wait for what is part of the work, a child: the deadline runs on."""
-        if self.deadline_ms is not None and self.deadline_ms <= self.draft.now_ms():
-            raise CutShort(DEADLINE)
+        self._held_to_deadline()
         self.steer()
         return await finishing.park(self.draft, wake_at=self.deadline_ms)
+
+    async def wait_outside(self) -> StepOutcome:
+        """Wait for calls that are at work elsewhere: the run is running, and so is its deadline."""
+        self._held_to_deadline()
+        self.run_on()
+        self.steer()
+        draft = self.draft
+        draft.set_loop(told=draft.loop.open_step is not None)
+        await draft.commit(CheckpointReason.TOOL_RESULTS_COMMITTED)
+        due = [time for time in (deciding.next_expiry(draft.document), self.deadline_ms) if time is not None]
+        waiting = deciding.waiting(draft.document)
+        return Suspended(draft.committed, waiting, True, min(due, default=None), outside=True)
+
+    def _held_to_deadline(self) -> None:
+        if self.deadline_ms is not None and self.deadline_ms <= self.draft.now_ms():
+            raise CutShort(DEADLINE)

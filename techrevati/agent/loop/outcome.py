@@ -17,19 +17,21 @@ class Continue:
 
 @dataclass(frozen=True, slots=True)
 class Suspended:
-    """Wait for an answer to one of `calls`.
+    """Wait for an answer to one of `calls`, or for what is at work outside.
 
     Attributes:
         calls: The calls nobody has decided.
         parked: The run goes on under its own id once one is decided; False: it has ended as ``suspended``,
             and a decision starts another run on the thread.
         expires_at: Unix ms at which the next default decision is due; None = never.
+        outside: Bodies of calls are at work outside (`Elsewhere`); the next step asks for them again.
     """
 
     checkpoint: Checkpoint
     calls: tuple[SuspendedCall, ...]
     parked: bool
     expires_at: int | None = None
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)

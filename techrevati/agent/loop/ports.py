@@ -32,10 +32,28 @@ class Committer(Protocol):
         ...
 
 
-class ToolRunner(Protocol):
-    """Executes one tool body; a driver journals here (`journal`)."""
+class Elsewhere(Exception):
+    """The body of a call is at work outside of this step; a later step asks for it again.  Never leaves the loop."""
 
-    async def run(self, tool: Tool, arguments: Any, ctx: ToolCallContext) -> ToolRun: ...
+    def __init__(self, call_id: str) -> None:
+        super().__init__(call_id)
+        self.call_id = call_id
+
+
+class ToolRunner(Protocol):
+    """Executes one tool body; a driver journals here (`journal`), and sends calls elsewhere.
+
+    A call is told apart by its id, its attempt and the decision it was resumed with (`call_key`).
+    """
+
+    async def run(self, tool: Tool, arguments: Any, ctx: ToolCallContext) -> ToolRun:
+        """Give what the body came to.
+
+        Raises:
+            Elsewhere: it is at work outside.  The step waits, and what `run` gave for other calls of the round it
+                has to give again then.
+        """
+        ...
 
 
 class InlineTools:

@@ -76,6 +76,7 @@ class LoopState(msgspec.Struct, frozen=True, omit_defaults=True):
         waited_ms: How long the run waited for answers from outside; a deadline does not count it.
         parked_at_ms: Since when it does now.
         open_step: A step whose answer is stored and whose round is not; None otherwise.
+        told: The calls of that round were told as ready: it waits for some that are at work elsewhere.
     """
 
     started: bool = False
@@ -88,6 +89,7 @@ class LoopState(msgspec.Struct, frozen=True, omit_defaults=True):
     prefix: str = ""
     stop: dict[str, Any] | None = None
     open_step: int | None = None
+    told: bool = False
     waited_ms: int = 0
     parked_at_ms: int | None = None
 

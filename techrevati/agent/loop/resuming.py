@@ -4,6 +4,7 @@ decisions ──absorb──▶ resuming ──replay | take as result | cancel�
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -16,6 +17,7 @@ from techrevati.agent.lifecycle import CallStatus
 from techrevati.agent.loop import applying, records
 from techrevati.agent.loop.calls import CallReport, CallRun, carry_out, taken_as_result
 from techrevati.agent.loop.draft import Draft
+from techrevati.agent.loop.ports import Elsewhere
 from techrevati.agent.loop.racing import cut_short_by
 from techrevati.agent.state.scope import cleanup_after_call
 from techrevati.agent.subagents.port import ChildEnd, SubAgentStatus, end_decision
@@ -115,13 +117,21 @@ def close_orphans(draft: Draft) -> None:
         draft.apply(records.set_call(state.to(status, now_ms=draft.now_ms())))
 
 
-async def resume_decided(agent: Agent, draft: Draft, deadline_ms: int | None) -> list[CallReport]:
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """What the decided calls came to; `outside`: bodies of some are at work elsewhere, so that those wait."""
+
+    reports: list[CallReport]
+    outside: bool = False
+
+
+async def resume_decided(agent: Agent, draft: Draft, deadline_ms: int | None) -> Resumed:
     """Go on with every decided call, one after the other, each committed before the next.
 
     Raises:
         CutShort: the run ends; the call that was being replayed is discarded.
     """
-    reports = []
+    reports, outside = list[CallReport](), False
     batch = agent.definition.tool_execution_mode is ToolExecutionMode.PARALLEL_BATCH_APPROVAL
     for call in deciding.ready_to_resume(draft.document, batch=batch):
         state = records.call_state(draft.document, call.call_id)
@@ -134,12 +144,16 @@ async def resume_decided(agent: Agent, draft: Draft, deadline_ms: int | None) ->
         else:
             run = CallRun(agent, draft, draft.view(), deadline_ms)
             go_on = partial(_resumed, run, call, resume)
-            report = await cut_short_by(draft.ports, go_on, deadline_ms=deadline_ms)
+            try:
+                report = await cut_short_by(draft.ports, go_on, deadline_ms=deadline_ms)
+            except Elsewhere:
+                outside = True
+                continue
             applying.take_state(draft, report, replay=True)
         _store_and_tell(draft, report, resume)
         await draft.commit(CheckpointReason.TOOL_RESULTS_COMMITTED)
         reports.append(report)
-    return reports
+    return Resumed(reports, outside)
 
 
 async def _resumed(run: CallRun, call: SuspendedCall, resume: ToolCallResume) -> CallReport:

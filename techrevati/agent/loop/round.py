@@ -3,6 +3,9 @@
 sequential   each on what the one before left, up to the first that suspends
 parallel     all on one frozen snapshot ▶ taken in by call order; a patch that meets another's is not
              applied: its call runs again, alone, on what stands now, or, if it must not, fails
+
+A call whose body is at work elsewhere (`Elsewhere`) lets the round wait: the others of a parallel one come to their
+end, and nothing is taken in before all are there.
 """
 
 import asyncio
@@ -14,6 +17,7 @@ import msgspec
 from techrevati.agent.lifecycle import CallStatus
 from techrevati.agent.loop import applying
 from techrevati.agent.loop.calls import CallReport, CallRun, carry_out
+from techrevati.agent.loop.ports import Elsewhere
 from techrevati.agent.loop.racing import let_go
 from techrevati.agent.state.conflicts import Conflict, conflicts
 from techrevati.agent.state.notation import show
@@ -25,7 +29,11 @@ T = TypeVar("T")
 
 
 async def sequential(run: CallRun, calls: Sequence[ToolCall]) -> list[CallReport]:
-    """Carry out calls one by one and take in their state at once; stop behind the first that suspends."""
+    """Carry out calls one by one and take in their state at once; stop behind the first that suspends.
+
+    Raises:
+        Elsewhere: the round waits for one.
+    """
     reports = []
     for call in calls:
         report = await carry_out(run, call, run.draft.document)
@@ -37,9 +45,24 @@ async def sequential(run: CallRun, calls: Sequence[ToolCall]) -> list[CallReport
 
 
 async def parallel(run: CallRun, calls: Sequence[ToolCall]) -> list[CallReport]:
-    """Carry out calls at once; nothing is taken in yet."""
+    """Carry out calls at once; nothing is taken in yet.
+
+    Raises:
+        Elsewhere: the round waits for one, and the others have come to their end.
+    """
     frozen = run.draft.document
-    return await all_of([carry_out(run, call, frozen) for call in calls], run.draft.ports.cancel_grace)
+    ends = await all_of([_ended(carry_out(run, call, frozen)) for call in calls], run.draft.ports.cancel_grace)
+    for end in ends:
+        if isinstance(end, Elsewhere):
+            raise end
+    return [end for end in ends if isinstance(end, CallReport)]
+
+
+async def _ended(call: Coroutine[Any, Any, CallReport]) -> CallReport | Elsewhere:
+    try:
+        return await call
+    except Elsewhere as elsewhere:
+        return elsewhere
 
 
 async def settle(run: CallRun, reports: Sequence[CallReport], mark: int) -> list[CallReport]:
@@ -47,6 +70,9 @@ async def settle(run: CallRun, reports: Sequence[CallReport], mark: int) -> list
 
     Args:
         mark: Patches the draft had gathered when the round began; what came since, a call's patch may not meet.
+
+    Raises:
+        Elsewhere: a call that runs again does so elsewhere.
     """
     settled = []
     for report in reports:

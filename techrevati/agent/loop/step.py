@@ -128,6 +128,8 @@ class _Step:
             raise CutShort(CANCELLED)
         if draft.loop.open_step is not None and not live.is_waiting:
             return await carry_out_round(live, open_calls(live), draft.loop.open_step)
+        if live.outside:
+            return await live.wait_outside()
         waiting = deciding.waiting(draft.document)
         if any(call.hold for call in waiting):
             return await live.hold()

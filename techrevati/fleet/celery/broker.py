@@ -5,13 +5,13 @@ redis:// rediss:// unix:// sentinel:// amqp://  ──broker_url──▶  a URL
 """
 
 from collections.abc import Mapping
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from techrevati.runtime.errors import TechrevatiError
+from techrevati.store.sentinel import parse
 
 REDIS = frozenset({"redis", "rediss", "unix", "redis+socket", "sentinel"})
 AMQP = frozenset({"amqp", "amqps", "pyamqp"})
-DEFAULT_MASTER = "mymaster"
 
 REDIS_OPTIONS: Mapping[str, object] = {
     # The broker keeps no account of tickets: redelivery is the sweeper's job (seconds), not the
@@ -63,11 +63,12 @@ def is_redis(url: str) -> bool:
 def broker_url(url: str) -> str:
     """Give the URL in the form kombu opens.
 
-    ``unix://[:password@]/path?db=N`` becomes ``redis+socket://…?virtual_host=N``; a Sentinel URL
-    loses ``master_name``, which travels in the transport options; the rest stays as it is.
+    ``unix://[:password@]/path?db=N`` becomes ``redis+socket://…?virtual_host=N``; a Sentinel URL has one
+    URL per node, and what concerns the sentinels travels in the transport options; the rest stays as it is.
 
     Raises:
         UnsupportedBroker: kombu may know the scheme, this project has not been held to it.
+        BadAddress: a Sentinel URL that cannot be read.
     """
     scheme = _scheme(url)
     if scheme == "unix":
@@ -77,7 +78,12 @@ def broker_url(url: str) -> str:
         # Not urlunsplit: it drops the // of a URL without a host.
         return f"redis+socket://{parts.netloc}{parts.path}?{urlencode({'virtual_host': db, **query})}"
     if scheme == "sentinel":
-        return ";".join(_without(node, "master_name") for node in url.split(";"))
+        at = parse(url)
+        user = f"{quote(at.username)}:{quote(at.password, safe='')}@" if at.username or at.password else ""
+        hosts = (f"[{host}]" if ":" in host else host for host, _ in at.nodes)
+        return ";".join(
+            f"sentinel://{user}{host}:{port}/{at.db}" for host, (_, port) in zip(hosts, at.nodes, strict=True)
+        )
     return url
 
 
@@ -92,20 +98,7 @@ def broker_options(url: str) -> dict[str, object]:
         for tcp_only in ("socket_connect_timeout", "socket_keepalive"):
             del options[tcp_only]
     if scheme == "sentinel":
-        options["master_name"] = _master_name(url)
+        at = parse(url)
+        options["master_name"] = at.master_name
+        options["sentinel_kwargs"] = {name: value for name, value in at.asking().items() if value is not None}
     return options
-
-
-def _master_name(url: str) -> str:
-    for node in url.split(";"):
-        if name := dict(parse_qsl(urlsplit(node).query)).get("master_name"):
-            return name
-    return DEFAULT_MASTER
-
-
-def _without(url: str, key: str) -> str:
-    parts = urlsplit(url)
-    if not parts.query:
-        return url
-    query = urlencode([(name, value) for name, value in parse_qsl(parts.query) if name != key])
-    return urlunsplit((parts.scheme, parts.netloc, parts.path, query, ""))

@@ -6,6 +6,7 @@
 Both shells say the same calls; they differ by an await.
 """
 
+import asyncio
 from collections.abc import Sequence
 
 from techrevati.store.aio import AsyncStore
@@ -14,6 +15,7 @@ from techrevati.store.budgets.names import BudgetKeys, tenants_key
 from techrevati.store.budgets.records import Book, BudgetEvent, Reservation, State
 from techrevati.store.budgets.spec import Cost, Limit, Limits, Scope, Unit, Window, check_thresholds, percents
 from techrevati.store.budgets.trouble import AWAY, MARGIN, Fallback, OnStoreError, Report, accepted, log_report
+from techrevati.store.budgets.write_offs import Announcements, WriteOffs
 from techrevati.store.calls import Call
 from techrevati.store.keys import check_role
 from techrevati.store.sync import SyncStore
@@ -30,20 +32,14 @@ class _Office:
         self.fallback = Fallback(limits, OnStoreError(on_store_error), report=report)
         # Who may do without the store does not wait long for it; who may not, as long as the store does.
         self.patience = None if self.fallback.policy is OnStoreError.FAIL_CLOSED else PATIENCE
-        self._announced: set[str] = set()
+        self.announcements = Announcements(fleet)
+        self.write_offs = WriteOffs(fleet)
 
     def keys(self, tenant: str) -> BudgetKeys:
         return BudgetKeys(self.fleet, tenant)
 
     def reserve(self, keys: BudgetKeys, scope: Scope, call_id: str, cost: Cost, ttl_us: int) -> Call[Reservation]:
         return calls.reserve(keys, scope, self.limits, call_id, cost, ttl_us)
-
-    def announcement(self, tenant: str) -> tuple[str, str, str] | None:
-        """Give the command that makes a tenant known to operators, until it was said in this process."""
-        return None if tenant in self._announced else ("SADD", tenants_key(self.fleet), tenant)
-
-    def announced(self, tenant: str) -> None:
-        self._announced.add(tenant)
 
 
 def _ttl_us(timeout: float) -> int:
@@ -94,7 +90,7 @@ class Budget:
             made = self._store.run(call, patience=office.patience)
         except AWAY as error:
             return office.fallback.reserve(keys, scope, call_id, estimate, ttl_us, error)
-        self._catch_up(scope.tenant)
+        self._catch_up(made, ttl_us)
         return accepted(made)
 
     def settle(self, reservation: Reservation, cost: Cost) -> State:
@@ -137,6 +133,20 @@ class Budget:
         """Give the level ids of projects, the latest used first."""
         return list(self._store.command("ZREVRANGE", self._office.keys(tenant).projects, 0, limit - 1))
 
+    def write_off(self, *, now_us: int | None = None) -> int:
+        """Charge what expired of tenants that do not call, a bounded number of them; give how many reservations.
+
+        Coordinators do so once a second.  Repeat it while the answer is above 0.
+        """
+        steps = self._office.write_offs.round(now_us)
+        try:
+            asked = next(steps)
+            while True:
+                replies = self._store.run_many(asked.calls) if asked.calls else self._store.commands(asked.commands)
+                asked = steps.send(replies)
+        except StopIteration as end:
+            return int(end.value)
+
     def tenants(self) -> list[str]:
         return sorted(self._store.command("SMEMBERS", tenants_key(self._office.fleet)))
 
@@ -149,12 +159,12 @@ class Budget:
         except AWAY as error:
             return fallback.owe(keys, reservation.call_id, cost, error)
 
-    def _catch_up(self, tenant: str) -> None:
-        fallback = self._office.fallback
+    def _catch_up(self, made: Reservation, ttl_us: int) -> None:
+        fallback, announcements = self._office.fallback, self._office.announcements
         try:
-            if command := self._office.announcement(tenant):
-                self._store.command(*command)
-                self._office.announced(tenant)
+            if commands := announcements.due(made, ttl_us):
+                self._store.commands(commands)
+                announcements.said(made)
             for owed in fallback.to_repay():
                 try:
                     self._store.run(owed.call())
@@ -162,7 +172,7 @@ class Budget:
                     fallback.put_back(owed)
                     raise
         except AWAY as error:
-            fallback.report("budget_catch_up_failed", {"tenant": tenant, "error": str(error)})
+            fallback.report("budget_catch_up_failed", {"tenant": made.tenant, "error": str(error)})
 
 
 class AsyncBudget:
@@ -189,7 +199,7 @@ class AsyncBudget:
             made = await self._store.run(call, patience=office.patience)
         except AWAY as error:
             return office.fallback.reserve(keys, scope, call_id, estimate, ttl_us, error)
-        await self._catch_up(scope.tenant)
+        await self._catch_up(made, ttl_us)
         return accepted(made)
 
     async def settle(self, reservation: Reservation, cost: Cost) -> State:
@@ -230,6 +240,21 @@ class AsyncBudget:
         """Give the level ids of projects, the latest used first."""
         return list(await self._store.command("ZREVRANGE", self._office.keys(tenant).projects, 0, limit - 1))
 
+    async def write_off(self, *, now_us: int | None = None) -> int:
+        """Charge what expired of tenants that do not call; see `Budget.write_off`."""
+        steps = self._office.write_offs.round(now_us)
+        try:
+            asked = next(steps)
+            while True:
+                replies = (
+                    await asyncio.gather(*map(self._store.run, asked.calls))
+                    if asked.calls
+                    else await self._store.commands(asked.commands)
+                )
+                asked = steps.send(replies)
+        except StopIteration as end:
+            return int(end.value)
+
     async def tenants(self) -> list[str]:
         return sorted(await self._store.command("SMEMBERS", tenants_key(self._office.fleet)))
 
@@ -242,12 +267,12 @@ class AsyncBudget:
         except AWAY as error:
             return fallback.owe(keys, reservation.call_id, cost, error)
 
-    async def _catch_up(self, tenant: str) -> None:
-        fallback = self._office.fallback
+    async def _catch_up(self, made: Reservation, ttl_us: int) -> None:
+        fallback, announcements = self._office.fallback, self._office.announcements
         try:
-            if command := self._office.announcement(tenant):
-                await self._store.command(*command)
-                self._office.announced(tenant)
+            if commands := announcements.due(made, ttl_us):
+                await self._store.commands(commands)
+                announcements.said(made)
             for owed in fallback.to_repay():
                 try:
                     await self._store.run(owed.call())
@@ -255,4 +280,4 @@ class AsyncBudget:
                     fallback.put_back(owed)
                     raise
         except AWAY as error:
-            fallback.report("budget_catch_up_failed", {"tenant": tenant, "error": str(error)})
+            fallback.report("budget_catch_up_failed", {"tenant": made.tenant, "error": str(error)})

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from techrevati.store.budgets.errors import BudgetRefused
 from techrevati.store.budgets.names import BudgetKeys, check_name
-from techrevati.store.budgets.records import ACCOUNTS, Book, Reservation, State
+from techrevati.store.budgets.records import ACCOUNTS, Book, Reservation, State, Swept
 from techrevati.store.budgets.spec import Cost, Limits, Scope, check_level
 from techrevati.store.calls import Arg, Call
 from techrevati.store.errors import ScriptFault, UpgradeRequired
@@ -36,7 +36,7 @@ def reserve(
             raise BudgetRefused(keys.tenant, level, account, limit, spent, reserved, asked)
         if reply[0] < 0:
             _refuse("budget_reserve", reply)
-        return Reservation(keys.tenant, call_id, estimate, State(reply[3]), int(reply[2]))
+        return Reservation(keys.tenant, call_id, estimate, State(reply[3]), int(reply[2]), looks=int(reply[4]))
 
     args: list[Arg] = [check_name("call id", call_id), ttl_us, estimate.usd, estimate.tokens]
     for kind, level in scope.levels():
@@ -77,3 +77,16 @@ def look(keys: BudgetKeys, levels: Sequence[str] = ("tenant",)) -> Call[Book]:
         return Book.parse(reply[2:])
 
     return Call("budget_look", keys, [check_level(level) for level in levels[:LEVELS_SHOWN]], parse)
+
+
+def sweep(keys: BudgetKeys) -> Call[Swept]:
+    """Write off what expired; books that are not there have nothing open."""
+
+    def parse(reply: Sequence[Any]) -> Swept:
+        if reply[0] < 0:
+            _refuse("budget_sweep", reply)
+        if reply[0] == 0:
+            return Swept(0, 0, None)
+        return Swept(int(reply[2]), int(reply[3]), int(reply[4]) if reply[4] else None)
+
+    return Call("budget_sweep", keys, [], parse)

@@ -67,6 +67,11 @@ def tenants_key(fleet: str) -> str:
     return f"budgets:{{{fleet}}}"
 
 
+def expiries_key(fleet: str) -> str:
+    """Sorted set: tenants that may have reservations open, by when to look at them next (us)."""
+    return f"{tenants_key(fleet)}:expiries"
+
+
 def call_id(run_id: str, turn: int, fence: int | str, ordinal: int) -> str:
     """Name one call of one attempt at a turn; a token may stand for its fence."""
     return check_name("call id", f"{run_id}:{turn}:{str(fence).partition('.')[0]}:{ordinal}")

@@ -41,6 +41,8 @@ class Reservation:
     expires: int = 0
     is_local: bool = False
     """Held by this process alone, because the store was away."""
+    looks: int = field(default=0, compare=False, repr=False)
+    """Sweeps of the tenant that had found nothing open: after each, it has to be announced again."""
 
 
 @dataclass(slots=True)
@@ -136,6 +138,15 @@ class Book:
         count, first, day, month, *shown = reply
         levels = {flat[0]: Level.parse(flat[0], pairs(flat[1:])) for flat in shown if len(flat) > 1}
         return cls(int(count), int(first) if first else None, int(day), int(month), levels)
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What one sweep of a tenant's books did."""
+
+    written_off: int
+    open: int
+    next_expiry: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ GateSpec ──▶ AsyncGate(store, fleet, spec) ──admit──▶ Admission 
 
 from techrevati.store.gates.breaker import AsyncRedisCircuitBreaker, RedisCircuitBreaker
 from techrevati.store.gates.calls import FAIL, NONE, OK, Picture
+from techrevati.store.gates.entry import Admission
 from techrevati.store.gates.errors import BadCost, BadGate, CostTooLarge, GateRefused, UnknownBucket
 from techrevati.store.gates.events import (
     BreakerChanged,
@@ -25,7 +26,6 @@ from techrevati.store.gates.limiter import (
 )
 from techrevati.store.gates.listening import NewsListener
 from techrevati.store.gates.spec import BreakerSpec, BucketSpec, GateSpec, SlotSpec
-from techrevati.store.gates.steps import Admission
 
 __all__ = [
     "FAIL",

@@ -6,7 +6,8 @@ The same calls, the same states; while closed only a call's outcome travels, whi
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec, TypeVar
 
@@ -49,6 +50,11 @@ def _spec(
     )
 
 
+def _outcome(error: BaseException) -> str:
+    """What an ending says of the dependency; nothing, where nobody waits for it any more."""
+    return FAIL if isinstance(error, Exception) else NONE
+
+
 @dataclass(kw_only=True)
 class _Shared:
     """What the fleet's breakers have beyond those of one process."""
@@ -73,7 +79,7 @@ class RedisCircuitBreaker(_Shared, CircuitBreaker):
 
     store: SyncStore = field(kw_only=True, repr=False)
 
-    _admit = None  # type: ignore[assignment] # a permit takes a round trip: streams use the public face
+    _admit = None  # type: ignore[assignment] # a permit takes a round trip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,6 +100,16 @@ class RedisCircuitBreaker(_Shared, CircuitBreaker):
         Raises:
             CircuitOpenError: not admitted; `fn` was not called.
         """
+        with self.permit():
+            return fn(*args, **kwargs)
+
+    @contextmanager
+    def permit(self) -> Iterator[None]:
+        """Hold a permit for what is done inside; the fleet learns from how it ends.
+
+        Raises:
+            CircuitOpenError: not admitted; nothing of it was done.
+        """
         gate = self.gate
         if gate.refuses():
             raise CircuitOpenError(self.name)
@@ -102,15 +118,11 @@ class RedisCircuitBreaker(_Shared, CircuitBreaker):
         except GateRefused as refused:
             raise CircuitOpenError(self.name) from refused
         try:
-            result = fn(*args, **kwargs)
-        except Exception:
-            gate.settle(admission, outcome=FAIL)
-            raise
-        except BaseException:
-            gate.settle(admission, outcome=NONE)
+            yield
+        except BaseException as error:
+            gate.settle(admission, outcome=_outcome(error))
             raise
         gate.settle(admission)
-        return result
 
     def record_success(self) -> None:
         """Count a good result by hand."""
@@ -143,7 +155,7 @@ class AsyncRedisCircuitBreaker(_Shared, AsyncCircuitBreaker):
 
     store: AsyncStore = field(kw_only=True, repr=False)
 
-    _admit = None  # type: ignore[assignment] # a permit takes a round trip: streams use the public face
+    _admit = None  # type: ignore[assignment] # a permit takes a round trip
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -162,6 +174,16 @@ class AsyncRedisCircuitBreaker(_Shared, AsyncCircuitBreaker):
 
     async def call(self, coro_factory: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """`RedisCircuitBreaker.call`, awaiting ``coro_factory(*args, **kwargs)``."""
+        async with self.permit():
+            return await coro_factory(*args, **kwargs)
+
+    @asynccontextmanager
+    async def permit(self) -> AsyncIterator[None]:
+        """Hold a permit for what is done inside, as a stream does until its last chunk; see `RedisCircuitBreaker`.
+
+        Raises:
+            CircuitOpenError: not admitted; nothing of it was done.
+        """
         gate = self.gate
         if gate.refuses():
             raise CircuitOpenError(self.name)
@@ -170,15 +192,11 @@ class AsyncRedisCircuitBreaker(_Shared, AsyncCircuitBreaker):
         except GateRefused as refused:
             raise CircuitOpenError(self.name) from refused
         try:
-            result = await coro_factory(*args, **kwargs)
-        except Exception:
-            await gate.settle(admission, outcome=FAIL)
-            raise
-        except BaseException:
-            await asyncio.shield(gate.settle(admission, outcome=NONE))
+            yield
+        except BaseException as error:  # a consumer that went away is one, too
+            await asyncio.shield(gate.settle(admission, outcome=_outcome(error)))
             raise
         await gate.settle(admission)
-        return result
 
     async def record_success(self) -> None:
         """Count a good result by hand."""

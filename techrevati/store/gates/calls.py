@@ -70,6 +70,7 @@ class Ask:
     max_wait_us: int = 0
     reach_us: int = 0
     booking: str = ""
+    ear: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,11 @@ def _verdict(reply: Sequence[Any]) -> Verdict:
     return Verdict(code == 1, code == 2, reply[2], reply[3], reply[4] == 1, Seen(*reply[5:10]))
 
 
+def _taken(reply: Sequence[Any]) -> int:
+    wait: int = reply[0]
+    return wait
+
+
 def _settled(reply: Sequence[Any]) -> Seen:
     code = reply[0]
     if code < 0:
@@ -163,12 +169,31 @@ def _rate(number: float) -> str:
 class Terms:
     """One declaration of a gate, ready to build calls from."""
 
-    __slots__ = ("_admit", "_buckets", "_feed", "_head", "_known", "_settle", "epoch", "keys", "spec", "version")
+    __slots__ = (
+        "_admit",
+        "_buckets",
+        "_feed",
+        "_head",
+        "_known",
+        "_settle",
+        "_sizes",
+        "epoch",
+        "keys",
+        "pace",
+        "plain",
+        "spec",
+        "version",
+    )
 
     def __init__(self, keys: GateKeys, spec: GateSpec, version: str, epoch: int) -> None:
         self.keys, self.spec, self.version, self.epoch = keys, spec, version, epoch
         buckets = sorted(spec.buckets, key=lambda bucket: bucket.name)
         self._known = {bucket.name: bucket.capacity for bucket in buckets}
+        self._sizes = {bucket.name: (bucket.each_ns, bucket.span_ns) for bucket in buckets}
+        self.pace = 0.0 if spec.breaker is None else spec.breaker.ramp[0] if spec.breaker.ramp else spec.breaker.pace
+        """Calls per second behind a breaker that was open; 0: there is none."""
+        self.plain = spec.breaker is None and spec.slots is None
+        """Whether there is nothing to look at but buckets."""
         self._buckets = [(bucket.name, bucket.each_ns, _rate(bucket.each_ns), bucket.span_ns) for bucket in buckets]
         head = (version, str(epoch))
         rule, slots = spec.breaker, spec.slots
@@ -205,6 +230,9 @@ class Terms:
             )
         self._settle = (*limits, *judged)
         self._head = head
+
+    def could_hold(self, bucket: str, tokens: float) -> bool:
+        return tokens <= self._known.get(bucket, 0.0)
 
     def check(self, costs: Mapping[str, float]) -> None:
         """Refuse costs that the gate does not know or could never give.
@@ -253,9 +281,16 @@ class Terms:
             pace,
             stage,
             stages,
+            ask.ear,
             *self.amounts(costs),
         )
         return Call("gate_admit", self.keys, args, _verdict)
+
+    def take(self, bucket: str, tokens: float, lane: str, number: int) -> Call[int]:
+        """Take of one bucket: 0 taken, else us until it is there, below zero where `admit` has to look."""
+        each, span = self._sizes[bucket]
+        args = (*self._head, bucket, span, math.ceil(tokens * each), lane, number)
+        return Call("gate_take", self.keys, args, _taken)
 
     def weight(self, tenant: str) -> str:
         return _rate(self.spec.shares.get(tenant, 1.0)) if self.spec.shares else "1"

@@ -10,21 +10,27 @@ Both shells drive the same steps; they differ by one `await`.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from techrevati.runtime.agent_events import AgentFailureClass
 from techrevati.runtime.circuit_breaker import CircuitState
 from techrevati.runtime.endings import failure_class_of
 from techrevati.store.aio import AsyncStore
+from techrevati.store.calls import Call
 from techrevati.store.errors import StoreUnreachable
 from techrevati.store.gates.calls import FAIL, NONE, OK, Picture
+from techrevati.store.gates.core import Core
+from techrevati.store.gates.entry import Admission
 from techrevati.store.gates.errors import GateRefused
 from techrevati.store.gates.events import Listener, Listeners
 from techrevati.store.gates.listening import NewsListener
 from techrevati.store.gates.spec import GateSpec
-from techrevati.store.gates.steps import Admission, Core, Effect, Run, Steps
+from techrevati.store.gates.steps import Effect, Listen, Run, Sleep, Steps
+from techrevati.store.gates.waiting import Ear
 from techrevati.store.sync import SyncStore
+from techrevati.store.wire import safe_url
 
 T = TypeVar("T")
 
@@ -49,6 +55,7 @@ class _Shell:
         self._own_news = news is None
         self._news = news or NewsListener(url)
         self._watching = False
+        self._heard_by: Ear | None = None
 
     @property
     def name(self) -> str:
@@ -94,11 +101,24 @@ class _Shell:
         elif self.core.monotonic() - view.confirmed > view.staleness / 2:
             self._news.ask()
 
+    def _listen_for_slots(self, wait: float | None) -> None:
+        """Have the news of who is let out come here before anybody waits for one."""
+        ear, before = self.core.ear, self._heard_by
+        if wait == 0 or self.core.spec.slots is None or ear is before:
+            return
+        self._heard_by = ear
+        self._news.watch(ear)
+        if before is not None:  # the parent's, of a process that was forked
+            self._news.leave(before)
+
     def _leave(self) -> None:
         if self._own_news:
             self._news.close()
-        elif self._watching:
+            return
+        if self._watching:
             self._news.leave(self.core.view)
+        if self._heard_by is not None:
+            self._news.leave(self._heard_by)
 
 
 class AsyncGate(_Shell):
@@ -109,22 +129,29 @@ class AsyncGate(_Shell):
         super().__init__(store.url, fleet, spec, **how)
         self._store = store
 
+    async def _run(self, call: Call[T]) -> T:
+        patience = self.core.own.store_patience
+        try:
+            async with asyncio.timeout(patience):  # the store itself waits longer for a server that hangs
+                return await self._store.run(call, patience=patience)
+        except TimeoutError as error:
+            raise StoreUnreachable(safe_url(self._store.url), "no answer in time") from error
+
     async def _do(self, effect: Effect) -> Any:
         if isinstance(effect, Run):
-            patience = self.core.own.store_patience
-            try:
-                async with asyncio.timeout(2 * patience):
-                    return await self._store.run(effect.call, patience=patience)
-            except TimeoutError as error:
-                raise StoreUnreachable(self._store.url.rpartition("@")[2], "no answer in time") from error
-        if self.core.monotonic is not time.monotonic:
-            return await asyncio.sleep(effect.seconds)
+            return await self._run(effect.call)
         # At a time, not after a delay: a loop that is late to go to sleep does not change who starts first.
         loop = asyncio.get_running_loop()
+        until = effect.until if self.core.monotonic is time.monotonic else loop.time() + effect.seconds
         awake = loop.create_future()
-        timer = loop.call_at(effect.until, _wake, awake)
+        timer = loop.call_at(until, _wake, awake)
         try:
-            return await awake
+            if isinstance(effect, Sleep):
+                return await awake
+            effect.ticket.bell = partial(_ring, loop, awake)
+            if not effect.ticket.told:
+                await awake
+            return effect.ticket.next()
         finally:
             timer.cancel()
 
@@ -170,6 +197,7 @@ class AsyncGate(_Shell):
             StoreDenied: Redis refused the credentials.
         """
         self._look_after_view()
+        self._listen_for_slots(wait)
         return await self._drive(
             self.core.admit(
                 costs,
@@ -227,9 +255,17 @@ class AsyncGate(_Shell):
         retry_after: float | None = None,
         remaining: Mapping[str, float] | None = None,
         reset: Mapping[str, float] | None = None,
+        limit: Mapping[str, float] | None = None,
     ) -> None:
-        """Tell the fleet what the provider said: seconds to stay away; per bucket what remains, and when it is full."""
-        await self._drive(self.core.feed(retry_after=retry_after, remaining=remaining, reset=reset))
+        """Tell the fleet what the provider said.
+
+        Args:
+            retry_after: seconds to stay away.
+            remaining, reset: per bucket, what is left and in how many seconds it is full again.
+            limit: per bucket, what it allows a minute: a lower one takes the place of what is declared, for everyone
+                (`GateSpec.provider_limits`).
+        """
+        await self._drive(self.core.feed(retry_after=retry_after, remaining=remaining, reset=reset, limit=limit))
 
     @asynccontextmanager
     async def call(self, costs: Mapping[str, float] | None = None, **how: Any) -> AsyncIterator[Admission]:
@@ -294,9 +330,14 @@ class Gate(_Shell):
         super().__init__(store.url, fleet, spec, **how)
         self._store, self._sleep = store, sleep
 
+    def _run(self, call: Call[T]) -> T:
+        return self._store.run(call, patience=self.core.own.store_patience)
+
     def _do(self, effect: Effect) -> Any:
         if isinstance(effect, Run):
-            return self._store.run(effect.call, patience=self.core.own.store_patience)
+            return self._run(effect.call)
+        if isinstance(effect, Listen):
+            return effect.ticket.wait(effect.seconds)
         return self._sleep(effect.seconds)
 
     def _drive(self, steps: Steps[T]) -> T:
@@ -328,6 +369,7 @@ class Gate(_Shell):
     ) -> Admission:
         """`AsyncGate.admit`, blocking this thread."""
         self._look_after_view()
+        self._listen_for_slots(wait)
         return self._drive(
             self.core.admit(
                 costs,
@@ -377,9 +419,10 @@ class Gate(_Shell):
         retry_after: float | None = None,
         remaining: Mapping[str, float] | None = None,
         reset: Mapping[str, float] | None = None,
+        limit: Mapping[str, float] | None = None,
     ) -> None:
         """`AsyncGate.feed`."""
-        self._drive(self.core.feed(retry_after=retry_after, remaining=remaining, reset=reset))
+        self._drive(self.core.feed(retry_after=retry_after, remaining=remaining, reset=reset, limit=limit))
 
     @contextmanager
     def call(self, costs: Mapping[str, float] | None = None, **how: Any) -> Iterator[Admission]:
@@ -438,6 +481,11 @@ class Gate(_Shell):
 def _wake(sleeper: "asyncio.Future[None]") -> None:
     if not sleeper.done():
         sleeper.set_result(None)
+
+
+def _ring(loop: asyncio.AbstractEventLoop, sleeper: "asyncio.Future[None]") -> None:
+    with suppress(RuntimeError):  # a loop that is closed: nobody waits
+        loop.call_soon_threadsafe(_wake, sleeper)
 
 
 def _by_hand(core: Core, outcome: str, failure_class: AgentFailureClass | str | None) -> Steps[None]:

@@ -37,6 +37,11 @@ class GateKeys:
         return f"line:{self.tag}"
 
     @property
+    def slots(self) -> str:
+        """Sorted set: bookings that wait for a slot, by rank (us of arrival, less 30 s for each step of priority)."""
+        return f"slots:{self.tag}"
+
+    @property
     def tags(self) -> str:
         """Hash: virtual time (`v`), finish tag of each tenant (`t:`), cost in line per bucket (`s:`)."""
         return f"tags:{self.tag}"
@@ -50,3 +55,7 @@ class GateKeys:
     def news(self) -> str:
         """Channel: the breaker changed, or the declaration."""
         return f"news:{self.tag}"
+
+    def ear(self, process: str) -> str:
+        """Channel: to one process that waits for slots."""
+        return f"news:{self.tag}:{process}"

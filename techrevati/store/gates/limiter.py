@@ -18,10 +18,12 @@ from techrevati.runtime.rate_limit import (
     TokenBucket,
 )
 from techrevati.store.aio import AsyncStore
+from techrevati.store.errors import StoreUnreachable
 from techrevati.store.gates.calls import NONE
 from techrevati.store.gates.errors import CostTooLarge, GateRefused
 from techrevati.store.gates.gate import AsyncGate, Gate
 from techrevati.store.gates.spec import BucketSpec, GateSpec, OnStoreError
+from techrevati.store.gates.taking import Taker
 from techrevati.store.sync import SyncStore
 
 TOKENS = "tokens"
@@ -38,7 +40,23 @@ class _Take:
     """One bucket of a gate, taken from without a word about what became of the call."""
 
     def __init__(self, gate: Gate, bucket: str) -> None:
-        self.gate, self.bucket = gate, bucket
+        self.gate, self.bucket, self._taker = gate, bucket, Taker(gate.core, bucket)
+
+    def try_take(self, name: str, tokens: float) -> bool:
+        asked = self._taker.ask(tokens)
+        if asked is not None:
+            try:
+                took = self._taker.took(asked, self.gate._run(asked.call))
+            except StoreUnreachable as error:
+                self.gate.core.away.trouble(error)
+            else:
+                if took is not None:
+                    return took
+        try:
+            self.take(name, tokens, 0.0)
+        except RateLimitExceededError:
+            return False
+        return True
 
     def take(self, name: str, tokens: float, wait: float | None) -> None:
         try:
@@ -60,7 +78,23 @@ class _AsyncTake:
     """`_Take`, awaiting."""
 
     def __init__(self, gate: AsyncGate, bucket: str) -> None:
-        self.gate, self.bucket = gate, bucket
+        self.gate, self.bucket, self._taker = gate, bucket, Taker(gate.core, bucket)
+
+    async def try_take(self, name: str, tokens: float) -> bool:
+        asked = self._taker.ask(tokens)
+        if asked is not None:
+            try:
+                took = self._taker.took(asked, await self.gate._run(asked.call))
+            except StoreUnreachable as error:
+                self.gate.core.away.trouble(error)
+            else:
+                if took is not None:
+                    return took
+        try:
+            await self.take(name, tokens, 0.0)
+        except RateLimitExceededError:
+            return False
+        return True
 
     async def take(self, name: str, tokens: float, wait: float | None) -> None:
         try:
@@ -103,13 +137,7 @@ class RedisTokenBucket(TokenBucket):
 
     def try_acquire(self, tokens: float = 1.0) -> bool:
         """Spend `tokens` if they are there.  Never waits; zero or less costs nothing."""
-        if tokens <= 0:
-            return True
-        try:
-            self._shared.take(self.name, tokens, 0.0)
-        except RateLimitExceededError:
-            return False
-        return True
+        return tokens <= 0 or self._shared.try_take(self.name, tokens)
 
     def acquire(self, tokens: float = 1.0, *, timeout: float | None = None) -> None:
         """Spend `tokens`, blocking this thread until the start that was promised.
@@ -155,13 +183,7 @@ class AsyncRedisTokenBucket(AsyncTokenBucket):
 
     async def try_acquire(self, tokens: float = 1.0) -> bool:
         """Spend `tokens` if they are there.  Never waits; zero or less costs nothing."""
-        if tokens <= 0:
-            return True
-        try:
-            await self._shared.take(self.name, tokens, 0.0)
-        except RateLimitExceededError:
-            return False
-        return True
+        return tokens <= 0 or await self._shared.try_take(self.name, tokens)
 
     async def acquire(self, tokens: float = 1.0, *, timeout: float | None = None) -> None:
         """`RedisTokenBucket.acquire`, letting other tasks run meanwhile."""

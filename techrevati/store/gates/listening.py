@@ -13,11 +13,10 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from redis.exceptions import RedisError
 
-from techrevati.store.gates.view import View
 from techrevati.store.sync import connect
 
 log = logging.getLogger(__name__)
@@ -30,12 +29,26 @@ USED = 2.0
 """Seconds after its last use for which a view is kept fresh."""
 
 
+class Hearer(Protocol):
+    """Who wants the news of one channel: the view of a breaker, or an ear for slots."""
+
+    channel: str
+    staleness: float
+
+    @property
+    def used_at(self) -> float: ...
+    def hear(self, message: str) -> None: ...
+    def follow(self, since: float | None) -> None: ...
+    def confirm(self, asked: float) -> None: ...
+    def restarted(self, before: str, after: str) -> None: ...
+
+
 class NewsListener:
     """Keeps the views of one Redis fresh, from its own daemon thread; begins with the first view."""
 
     def __init__(self, url: str, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._url, self._monotonic = url, monotonic
-        self._views: dict[str, list[View]] = defaultdict(list)
+        self._views: dict[str, list[Hearer]] = defaultdict(list)
         self._followed: set[str] = set()
         self._lock = threading.RLock()
         self._connection: Any = None
@@ -45,7 +58,7 @@ class NewsListener:
         self._next_ping = 0.0
         self._pid = 0
 
-    def watch(self, view: View) -> None:
+    def watch(self, view: Hearer) -> None:
         """Keep a view fresh from now on.  Never blocks: the thread connects."""
         with self._lock:
             fresh = view.channel not in self._views
@@ -57,7 +70,7 @@ class NewsListener:
             elif view.channel in self._followed:
                 view.follow(self._monotonic())
 
-    def leave(self, view: View) -> None:
+    def leave(self, view: Hearer) -> None:
         with self._lock, contextlib.suppress(ValueError):
             views = self._views[view.channel]
             views.remove(view)
@@ -147,7 +160,7 @@ class NewsListener:
             for view in self._every():
                 view.confirm(asked)
 
-    def _every(self) -> list[View]:
+    def _every(self) -> list[Hearer]:
         with self._lock:
             return [view for views in self._views.values() for view in views]
 

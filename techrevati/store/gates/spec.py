@@ -19,6 +19,7 @@ from techrevati.store.gates.errors import BadGate
 
 Mode = Literal["consecutive", "rate"]
 OnStoreError = Literal["local", "fail_open", "fail_closed"]
+ProviderLimits = Literal["lower", "follow", "ignore"]
 
 _NAME = re.compile(r"[^{}\x00-\x1f\x7f]{1,200}")
 _BUCKET = re.compile(r"[A-Za-z0-9_.-]{1,64}")
@@ -41,7 +42,7 @@ def check_gate(name: str) -> str:
 
 
 def _positive(what: str, value: float) -> None:
-    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+    if isinstance(value, bool) or not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
         raise BadGate(what, value, "a number above 0")
 
 
@@ -169,6 +170,7 @@ class GateSpec:
     over lower; of equals that differ, the newest declaration.
     `staleness` (s) bounds how old the local view of the breaker may be; 0 asks Redis each time.
     `margin` (s) is what a slot's lease lasts longer than its call's timeout.
+    `provider_limits`: the limits a provider tells of are taken where they are lower than these, always, or never.
     """
 
     name: str
@@ -182,6 +184,7 @@ class GateSpec:
     margin: float = 5.0
     on_store_error: OnStoreError = "local"
     store_patience: float = 1.0
+    provider_limits: ProviderLimits = "lower"
 
     def __post_init__(self) -> None:
         check_gate(self.name)
@@ -199,6 +202,8 @@ class GateSpec:
             raise BadGate("staleness, margin", (self.staleness, self.margin), "0 or more")
         if self.on_store_error not in ("local", "fail_open", "fail_closed"):
             raise BadGate("on_store_error", self.on_store_error, "'local', 'fail_open' or 'fail_closed'")
+        if self.provider_limits not in ("lower", "follow", "ignore"):
+            raise BadGate("provider_limits", self.provider_limits, "'lower', 'follow' or 'ignore'")
         _whole("revision", self.revision, 0)
 
     @classmethod
@@ -213,6 +218,7 @@ class GateSpec:
         shares: dict[str, float] | None = None,
         revision: int = 0,
         on_store_error: OnStoreError = "local",
+        provider_limits: ProviderLimits = "lower",
         **per_minute: float,
     ) -> Self:
         """Declare a gate in one line: ``GateSpec.make("openai:m", rpm=500, input_tpm=200_000, concurrency=64)``."""
@@ -226,6 +232,7 @@ class GateSpec:
             shares=shares or {},
             revision=revision,
             on_store_error=on_store_error,
+            provider_limits=provider_limits,
         )
 
     def bucket(self, name: str) -> BucketSpec | None:

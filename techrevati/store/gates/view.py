@@ -120,6 +120,8 @@ class View:
             self.confirmed = asked
 
     def restarted(self, before: str, after: str) -> None:
+        """Another server answers: its clock may be behind, and it may know less, so what is known is asked again."""
+        self._now_us, self.confirmed = 0, float("-inf")
         self.listeners.tell(StoreRestarted(self.gate, before, after))
 
     def is_fresh(self, now: float) -> bool:

@@ -1,18 +1,18 @@
 -- Fast admit: nothing but tokens and a free slot to look at, and both are there.  Anything else is left to what follows.
--- Twin: techrevati.store.twin.gates.gate_admit, which need not tell the two ways apart
+-- Twin: techrevati.store.twin.gate_admit.gate_admit, which need not tell the two ways apart
 do
   local A, K, call, format, max = ARGV, KEYS[1], redis.call, string.format, math.max
   local id, booking, n = A[5], A[13], 0
   local levels, name = {}, 'c:' .. id
-  for i = 20, #A, 5 do
+  for i = 21, #A, 5 do
     n = n + 1
     levels[n] = 'z:' .. A[i]
   end
   local h = call('HMGET', K, 'us', 'min', 'v', 'st', 'gen', 'fo', 'pa', 'rf', 'used', 'lim', 'due', 'ln', name,
-    'x:' .. A[6], 'b:' .. booking, unpack(levels))
+    'x:' .. A[6], 'b:' .. booking, 'sq', unpack(levels))
   local st, fo, pa, rf, due, line = h[4], h[6], h[7], h[8], h[11], h[12]
   if h[3] == A[3] and not (h[2] or h[13] or h[14]) and (booking == '' or not h[15]) and (not st or st == '0')
-    and (not fo or fo == '0') and (not line or line == '0') and (A[19] == '' or not rf or rf == '0') then
+    and (not fo or fo == '0') and (not line or line == '0') and (not h[16] or h[16] == '0') and (A[19] == '' or not rf or rf == '0') then
     local now = A[2]
     if now == '' then
       local t = call('TIME')
@@ -33,10 +33,10 @@ do
         w[3], w[4], k = 'used', format('%d', used + 1), 4
       end
       for i = 1, n do
-        local at = 15 + 5 * i
+        local at = 16 + 5 * i
         local cost = A[at + 4]
         if cost ~= '0' then
-          local empty = max(tonumber(h[15 + i]), zero - A[at + 2]) + cost
+          local empty = max(tonumber(h[16 + i]), zero - A[at + 2]) + cost
           if empty > zero then
             fits = false
             break

@@ -1,7 +1,7 @@
 -- Budgets of one tenant: levels that count, reservations that are leases, a log of what was noticed.
 -- Twin: techrevati.store.twin.budgets
 --
--- KEYS[1]         "budget:{fleet/tenant}"  hash: us, min, seq (entries in the log)
+-- KEYS[1]         "budget:{fleet/tenant}"  hash: us, min, seq (entries in the log), looks (that found nothing open)
 -- ..:level:<id>   hash: day, month (the windows counted in), declared, set.<account>, set.at,
 --                 <account>.s spent, .r reserved, .n percent told, .b a refusal was told; an account
 --                 is <usd|tokens>.<total|day|month>;
@@ -164,11 +164,13 @@ local function close(r, st, actual)
 end
 
 -- Write off reservations whose lease is over: a few with each call, so no call pays for many.
-local function expire()
-  for _, id in ipairs(call('ZRANGEBYSCORE', BOOK .. ':open', '-inf', NOWS, 'LIMIT', 0, SWEPT)) do
+local function expire(most)
+  local over = call('ZRANGEBYSCORE', BOOK .. ':open', '-inf', NOWS, 'LIMIT', 0, most or SWEPT)
+  for _, id in ipairs(over) do
     local r = reservation(id)
     if r then close(r, 'off') else call('ZREM', BOOK .. ':open', id) end
   end
+  return #over
 end
 
 local function open_book(proto, given)

@@ -27,7 +27,8 @@ local function forget(id)
   local r = run_of(id)
   RUNS[id] = false                                  -- nothing below may write to it again
   if r then
-    need(r, 'idem', 'kids')
+    need(r, 'idem', 'kids', 'parent')
+    if r.parent ~= '' then call('SREM', K('kids', r.parent), id) end
     local first = r.idem ~= '' and string.match(call('GET', K('idem', r.idem)) or '', '^%S+')
     if first == id then call('UNLINK', K('idem', r.idem)) end
     r.dirty = {}

@@ -48,7 +48,7 @@ local function tell_parent(r, status)
   if terminal(parent) then
     call('PEXPIRE', K('inbox', parent.id), f0(RUN_TTL))
   else
-    event(parent, '-', 'child.ended', 'child', r.id, 'status', status)
+    event(parent, '-', is_tool(r) and 'call.ended' or 'child.ended', 'child', r.id, 'status', status)
   end
 end
 
@@ -61,7 +61,7 @@ end
 
 -- more: further fields for the run's record (output, error, reason).  by: who writes the event.
 local function finish(r, status, by, field, value)
-  need(r, 'idem', 'inbox_n', 'kids', 'deadline', 'asks', 'below')
+  need(r, 'idem', 'inbox_n', 'kids', 'deadline', 'agent', 'asks', 'below')
   local routing = r.home == 'routes' or (r.home == 'due' and r.token == '' and r.why == 'route')
   leave(r)
   put(r, 'home', '', 'status', status, 'token', '', 'why', '', 'until', '', 'ended', NOWS, field, value)

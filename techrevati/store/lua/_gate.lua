@@ -2,13 +2,14 @@
 -- Twin: techrevati.store.twin.gate_state
 --
 -- KEYS[1]  "gate:{fleet/gate/name}"  hash: us, min, v (declaration), st, gen, until, fo, opens, f, run, pr, ok,
---          rf, pa, used, lim, halved, la, sa, due, ln, nf; z:<bucket> (ns since the epoch when it was empty);
---          c:<call> "probe:slot:start:generation:end" or "-"; b:<booking>; x:<worker> out until; the declaration
--- ends     sorted set: fields of it that end by themselves;  line, tags: who waits without a promise;
--- evid     hash: worker -> "failures run last";  news: channel
+--          rf, pa, used, lim, halved, la, sa, sq, due, ln, nf; z:<bucket> (ns since the epoch when it was empty);
+--          c:<call> "probe:slot:start:generation:end" or "-"; b:<booking>; x:<worker> out until; n:<lane> "number:end"; the declaration
+-- ends     sorted set: fields of it that end by themselves;  line, tags: who waits without a promise;  slots: who waits
+--          for a slot;
+-- evid     hash: worker -> "failures run last";  news: channel;  news:...:<ear>: of a process that waits
 local GATE = KEYS[1]
 local TAG = string.sub(GATE, 6)
-local ENDS, LINE, TAGS = 'ends:' .. TAG, 'line:' .. TAG, 'tags:' .. TAG
+local ENDS, LINE, TAGS, SLOTS = 'ends:' .. TAG, 'line:' .. TAG, 'tags:' .. TAG, 'slots:' .. TAG
 local call, max, min, ceil, floor = redis.call, math.max, math.min, math.ceil, math.floor
 local byte, match, format = string.byte, string.match, string.format
 local CLOSED, OPEN, HALF_OPEN, FORCED_OPEN = 0, 1, 2, 1
@@ -80,7 +81,8 @@ local function release(record)
   return tonumber(at)
 end
 
--- Bookings: "f T a=1,b=2" promised; "l tag a=1" in line; "o T" behind a breaker; "s T" for a slot.
+-- Bookings: "f T a=1,b=2" promised; "l tag a=1" in line; "o T" behind a breaker; for a slot: "s T a=1 here rank lease
+-- ear call" waits, "g T a=1 rank" has one kept until T, "w T a=1 rank" was not there when it was its turn.
 local function costs_text(costs)
   local said = {}
   for i = 1, N do
@@ -90,7 +92,7 @@ local function costs_text(costs)
 end
 local function costs_of(record)
   local made, costs = {}, {}
-  for name, amount in string.gmatch(match(record, '^%S+ %S+ (.*)$') or '', '([^=,]+)=([^,]+)') do
+  for name, amount in string.gmatch(match(record, '^%S+ %S+ (%S*)') or '', '([^=,]+)=([^,]+)') do
     made[name] = tonumber(amount)
   end
   for i = 1, N do costs[i] = made[NAME[i]] or 0 end
@@ -114,10 +116,21 @@ local function leave_line(key, costs)
     end
   end
 end
+local function leave_slots(key)
+  call('ZREM', SLOTS, key)
+  set('sq', G.sq - 1)
+end
+-- Who is not there when it is its turn keeps its rank for a while, and holds up nobody.
+local function was_not_there(key, costs, rank)
+  call('HSET', GATE, 'b:' .. key, 'w ' .. f0(NOW) .. ' ' .. costs .. ' ' .. rank)
+  ends_at('b:' .. key, NOW + GRACE)
+end
 -- Take a booking away: what it kept flows back, up to what the bucket could still hold.
 local function give_back(key, record)
   local kind = byte(record)
-  if kind == 102 then
+  if kind == 115 then leave_slots(key) end
+  if kind == 103 then set('used', max(0, G.used - 1)) end
+  if kind == 102 or kind == 103 then
     local costs = costs_of(record)
     for i = 1, N do
       if costs[i] > 0 then shift(i, ZERO, costs[i]) end
@@ -141,7 +154,11 @@ local function sweep()
     for i, name in ipairs(over) do
       local record, kind = records[i], byte(name)
       if record and record ~= '-' and kind == 99 then release(record) end
-      if record and kind == 98 then give_back(string.sub(name, 3), record) end
+      if record and kind == 98 then
+        local key = string.sub(name, 3)
+        give_back(key, record)
+        if byte(record) == 103 then was_not_there(key, match(record, '^g %d+ (%S*) (%d+)$')) end
+      end
     end
   end
   if #over == SWEPT then set('due', NOW) else

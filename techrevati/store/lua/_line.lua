@@ -1,5 +1,5 @@
 -- Line: who waits for a start too far ahead to be promised.
--- Twin: techrevati.store.twin.gates
+-- Twin: techrevati.store.twin.gate_bookings
 local PRIORITY = 30000000000                         -- ns: a step of priority is worth so long a wait
 
 local function book(key, record, over)

@@ -2,8 +2,8 @@
 -- Twin: techrevati.store.twin.savers
 --
 -- KEYS[1]    "saver:{fleet:tenant:thread}"  hash: us, min, n (last number), id (the last one's), first, fresh, token;
---            <number> -> "F:<id> ..." whole, or "D<base>:<id> ..." changes since the one before, whole at `base`;
---            i<id> -> number.  One hash, because a put then is one command
+--            <number> -> "F:<id> <size>" whole, or "D<base>:<id> <size>" changes since the one before, whole at `base`;
+--            i<id> -> number; b<id> -> body, written and read past Lua where it is big.  One hash: one expiry
 -- ..:keys    sorted set: idempotency key by number of the newest with that key
 -- ..:claims  hash: key -> "token:expires:owner"
 local HEAD = KEYS[1]
@@ -28,6 +28,21 @@ local function chain(number)
   if names[1] then found = call('HMGET', HEAD, unpack(names)) end
   found[#found + 1] = record
   return found
+end
+
+-- What is told of records: how many, the records, and their bodies if these are small together.
+local SMALL = 16384
+local function tell(reply, records)
+  local size, names = 0, {}
+  for i, record in ipairs(records) do
+    local id, bytes = string.match(record or '', ':(%S*) (%d+)$')
+    size, names[i] = size + num(bytes), 'b' .. (id or '')
+    reply[#reply + 1] = record
+  end
+  if size <= SMALL then
+    for _, body in ipairs(call('HMGET', HEAD, unpack(names))) do reply[#reply + 1] = body end
+  end
+  return reply
 end
 
 -- Keep the thread's keys for `ttl` ms from now; told anew when a tenth of it has gone by.

@@ -1,5 +1,5 @@
 -- Fast settle: a good call of a quiet breaker, of fixed slots.  Anything else is left to what follows.
--- Twin: techrevati.store.twin.gates.gate_settle, which need not tell the two ways apart
+-- Twin: techrevati.store.twin.gate_settle.gate_settle, which need not tell the two ways apart
 do
   local A, K, call, format, max = ARGV, KEYS[1], redis.call, string.format, math.max
   local id, outcome, n = A[5], A[8], 0
@@ -10,10 +10,10 @@ do
       levels[n] = 'z:' .. A[i]
     end
     local h = call('HMGET', K, 'us', 'min', 'v', 'st', 'gen', 'fo', 'pa', 'rf', 'used', 'la', 'due', 'f', 'nf', name,
-      'x:' .. A[6], unpack(levels))
+      'x:' .. A[6], 'sq', unpack(levels))
     local st, fo, pa, rf, due, f, nf, record = h[4], h[6], h[7], h[8], h[11], h[12], h[13], h[14]
     if h[3] == A[3] and not (h[2] or h[15]) and record and string.byte(record) == 48 and (not st or st == '0')
-      and (not fo or fo == '0') and (not f or f == '0') and (not nf or nf == '0')
+      and (not fo or fo == '0') and (not f or f == '0') and (not nf or nf == '0') and (not h[16] or h[16] == '0')
       and (A[26] == '0' or not rf or rf == '0') then
       local now = A[2]
       if now == '' then
@@ -33,7 +33,7 @@ do
           local back = A[at + 4]
           if back ~= '0' then
             w[k + 1], k = levels[i], k + 2
-            w[k] = format('%d', max(tonumber(h[15 + i]), zero - A[at + 2]) - back)
+            w[k] = format('%d', max(tonumber(h[16 + i]), zero - A[at + 2]) - back)
           end
         end
         if A[11] ~= '0' then

@@ -86,6 +86,8 @@ local function need(r, ...)
   end
 end
 local function terminal(r) return r.home == '' end
+-- A call of a tool that runs in a pool of its own: its parent made it, and shows it.
+local function is_tool(r) return string.sub(r.agent, 1, 5) == 'tool:' end
 local function leased(r) return r.home == 'due' and r.token ~= '' end
 
 -- Threads.

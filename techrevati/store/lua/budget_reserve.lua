@@ -10,13 +10,14 @@
 -- ARGV[5]  usd        micro-dollars
 -- ARGV[6]  tokens
 -- ARGV[7...] level, declared  narrowest first; "usd.day=5000000 at=50,80" or ''
--- returns  {1, _, expires, 'open'} or {0, _, expires, state} it was there,
+-- returns  {1, _, expires, 'open', looks} or {0, _, expires, state, looks} it was there,
 --          {-20, _, level, account, limit, spent, reserved, window}
 local refused = open_book(ARGV[1], ARGV[2])
 if refused then return refused end
 local id, exp, usd, tokens = ARGV[3], f0(NOW + tonumber(ARGV[4])), tonumber(ARGV[5]), tonumber(ARGV[6])
 local known = call('HMGET', BOOK .. ':call:' .. id, 'exp', 'st')
-if known[1] then return { 0, {}, known[1], known[2] } end
+local looks = call('HGET', BOOK, 'looks') or '0'
+if known[1] then return { 0, {}, known[1], known[2], looks } end
 expire()
 local names, levels = {}, {}
 for i = 7, #ARGV, 2 do
@@ -53,4 +54,4 @@ call('HSET', BOOK .. ':call:' .. id, 'st', 'open', 'usd', f0(usd), 'tokens', f0(
 call('PEXPIRE', BOOK .. ':call:' .. id, LONG)
 call('ZADD', BOOK .. ':open', exp, id)
 call('PEXPIRE', BOOK .. ':open', LONG)
-return reply(1, exp, 'open')
+return reply(1, exp, 'open', looks)

@@ -1,5 +1,5 @@
 -- gate_cancel: give a booking back.
--- Twin: techrevati.store.twin.gates.gate_cancel
+-- Twin: techrevati.store.twin.gate_settle.gate_cancel
 -- include: _gate
 --
 -- KEYS[1]  gate
@@ -14,13 +14,13 @@ local booking = ARGV[5]
 buckets(6)
 local names = {}
 for i = 1, N do names[i] = 'z:' .. NAME[i] end
-local h = call('HMGET', GATE, 'us', 'min', 'v', 'due', 'ln', 'b:' .. booking, unpack(names))
+local h = call('HMGET', GATE, 'us', 'min', 'v', 'due', 'ln', 'sq', 'used', 'b:' .. booking, unpack(names))
 local refused = enter(h[1], h[2], h[3], ARGV[3], ARGV[4])
 if refused then return refused end
-if not h[6] then return { 0, '', NOW } end
-G.due, G.ln = tonumber(h[4] or 0), tonumber(h[5] or 0)
-for i = 1, N do Z[i] = tonumber(h[6 + i]) end
-give_back(booking, h[6])
+if not h[8] then return { 0, '', NOW } end
+G.due, G.ln, G.sq, G.used = tonumber(h[4] or 0), tonumber(h[5] or 0), tonumber(h[6] or 0), tonumber(h[7] or 0)
+for i = 1, N do Z[i] = tonumber(h[8 + i]) end
+give_back(booking, h[8])
 drop(booking)
 for i = 1, N do write(names[i], f0(Z[i])) end
 flush()

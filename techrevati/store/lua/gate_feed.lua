@@ -1,5 +1,5 @@
 -- gate_feed: move the gate to what the provider says: not before a time, no more than remains, full again when.
--- Twin: techrevati.store.twin.gates.gate_feed
+-- Twin: techrevati.store.twin.gate_declare.gate_feed
 -- include: _gate
 --
 -- KEYS[1]  gate

@@ -1,5 +1,5 @@
 -- gate_set: declare the gate, or put an operator's hand on its breaker.
--- Twin: techrevati.store.twin.gates.gate_set
+-- Twin: techrevati.store.twin.gate_declare.gate_set
 -- include: _gate _breaker
 --
 -- KEYS[1]  gate
@@ -83,5 +83,5 @@ if fresh and tonumber(ARGV[9]) > 0 then              -- lost while it was open: 
 end
 call('PUBLISH', 'news:' .. TAG, 'v ' .. version)
 flush()
-for _, key in ipairs({ GATE, ENDS, LINE, TAGS }) do call('PEXPIRE', key, 34560000000) end
+for _, key in ipairs({ GATE, ENDS, LINE, TAGS, SLOTS }) do call('PEXPIRE', key, 34560000000) end
 return { 1, '', version, epoch, ARGV[6], ARGV[7], f0(NOW), revision, text, by, at, rev, state() }

@@ -1,6 +1,6 @@
 -- gate_settle: take a call's end: refund or debt, the slot, the evidence.  Once per call.
--- Twin: techrevati.store.twin.gates.gate_settle
--- include: _settle_fast _gate _breaker
+-- Twin: techrevati.store.twin.gate_settle.gate_settle
+-- include: _settle_fast _gate _slots _breaker
 --
 -- KEYS[1]  gate
 -- ARGV[1]  protocol
@@ -36,19 +36,20 @@ buckets(27)
 local names = {}
 for i = 1, N do names[i] = 'z:' .. NAME[i] end
 local h = call('HMGET', GATE, 'us', 'min', 'v', 'st', 'gen', 'until', 'fo', 'pr', 'rf', 'pa', 'used', 'lim', 'la',
-  'halved', 'due', 'ln', 'opens', 'f', 'run', 'ok', 'nf', 'c:' .. id, 'x:' .. holder, unpack(names))
+  'halved', 'due', 'ln', 'opens', 'f', 'run', 'ok', 'nf', 'sq', 'c:' .. id, 'x:' .. holder, unpack(names))
 local refused = enter(h[1], h[2], h[3], ARGV[3], ARGV[4])
 if refused then return refused end
-for i = 1, N do Z[i] = tonumber(h[23 + i]) end
+for i = 1, N do Z[i] = tonumber(h[24 + i]) end
 G.st, G.gen, G['until'], G.fo = tonumber(h[4] or 0), tonumber(h[5] or 0), tonumber(h[6] or 0), tonumber(h[7] or 0)
 G.pr, G.rf, G.pa, G.used = tonumber(h[8] or 0), tonumber(h[9] or 0), tonumber(h[10] or 0), tonumber(h[11] or 0)
 G.due, G.ln, G.opens, G.f = tonumber(h[15] or 0), tonumber(h[16] or 0), tonumber(h[17] or 0), tonumber(h[18] or 0)
-G.run, G.ok, G.nf = tonumber(h[19] or 0), tonumber(h[20] or 0), tonumber(h[21] or 0)
-local ramp, record, out = tonumber(ARGV[26]), h[22], h[23]
+G.run, G.ok, G.nf, G.sq = tonumber(h[19] or 0), tonumber(h[20] or 0), tonumber(h[21] or 0), tonumber(h[22] or 0)
+local ramp, record, out, limit = tonumber(ARGV[26]), h[23], h[24], h[12]
 
 local function answer(code)
+  if G.sq > 0 then hand_over(top_of(limit, slots), '', G.pa > NOW or (ramp > 0 and G.rf > 0 and NOW < G.rf + ramp)) end
   for i = 1, N do
-    if Z[i] ~= tonumber(h[23 + i]) then write(names[i], f0(Z[i])) end
+    if Z[i] ~= tonumber(h[24 + i]) then write(names[i], f0(Z[i])) end
   end
   flush()
   return { code, '', NOW, G.st, G.gen, left(ramp), G.fo, out and max(0, tonumber(out) - NOW) or 0 }
@@ -68,15 +69,17 @@ local outcome, slow, overload = ARGV[8], ARGV[9] == '1', ARGV[10] == '1'
 if record then
   local busy, step, let_out = G.used, tonumber(ARGV[14]), release(record)
   if slots > 0 and step > 0 then
-    local limit = tonumber(h[12] or 0)
-    limit = limit > 0 and min(limit, slots) or slots
+    local now = tonumber(limit or 0)
+    now = now > 0 and min(now, slots) or slots
     if overload or slow then
       if let_out >= tonumber(h[14] or 0) then
-        write('lim', fl(max(tonumber(ARGV[13]), limit / 2)))
+        limit = max(tonumber(ARGV[13]), now / 2)
+        write('lim', fl(limit))
         write('halved', f0(NOW))
       end
-    elseif outcome == 'ok' and busy * 2 >= limit then
-      write('lim', fl(min(slots, limit + step / limit)))
+    elseif outcome == 'ok' and busy * 2 >= now then
+      limit = min(slots, now + step / now)
+      write('lim', fl(limit))
     end
   end
 end

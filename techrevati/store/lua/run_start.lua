@@ -57,7 +57,7 @@ if parent_id ~= '' then
   put(r, 'parent', parent_id, 'score', parent.score)                -- as old as its parent, to whoever waits
   call('SADD', K('kids', parent_id), id)
   put(parent, 'kids', '1')
-  event(parent, '-', 'child.started', 'child', id, 'agent', r.agent)
+  event(parent, '-', is_tool(r) and 'call.started' or 'child.started', 'child', id, 'agent', r.agent)
 end
 
 if active and (policy == 'interrupt' or policy == 'rollback') then

@@ -9,13 +9,13 @@
 -- ARGV[4]  owner
 -- ARGV[5]  lease      us
 -- ARGV[6]  ttl        ms the thread is kept without use; 0 for ever
--- returns  {1, _, token}, {2, _, us it is held for at most}, {3, _, number, record, ...} it is done
+-- returns  {1, _, token}, {2, _, us it is held for at most}, {3, _, number, ...} it is done, as `saver_get` tells it
 local key, owner = ARGV[3], ARGV[4]
 local refused = only_reads(ARGV[1])
 if refused then return refused end
 local number = tonumber(call('ZSCORE', KEYED, key) or nil)
 local found = number and chain(number)
-if found then return { 3, {}, f0(number), unpack(found) } end
+if found then return tell({ 3, {}, f0(number), #found }, found) end
 refused = enter(ARGV[1], ARGV[2])
 if refused then return refused end
 local _, expires, holder = string.match(call('HGET', CLAIMS, key) or '', '^(%d+):(%d+):(.*)$')

@@ -8,8 +8,8 @@
 -- ARGV[3]  by         last, id, key
 -- ARGV[4]  value      of the id or key
 -- ARGV[5]  have       id of a checkpoint that need not be sent, or ''
--- returns  {1, _, number, record, ...} it and what it builds on, oldest first, {2, _, number} the caller has it,
---          {0, _} there is none
+-- returns  {1, _, number, how many, record, ..., body, ...} it and what it builds on, oldest first, without bodies
+--          if these are big: read them then, {2, _, number} the caller has it, {0, _} there is none
 local refused = only_reads(ARGV[1])
 if refused then return refused end
 local by, value, have = ARGV[3], ARGV[4], ARGV[5]
@@ -29,4 +29,4 @@ else
 end
 local found = number and chain(number)
 if not found then return { 0, {} } end
-return { 1, {}, f0(number), unpack(found) }
+return tell({ 1, {}, f0(number), #found }, found)

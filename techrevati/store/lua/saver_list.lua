@@ -7,8 +7,8 @@
 -- ARGV[2]  now        not used: this only reads
 -- ARGV[3]  before     a checkpoint's id; '' for the last ones
 -- ARGV[4]  limit      1 to 128
--- returns  {1, _, first number wanted, first number sent, record, ...} all up to the last wanted, oldest first,
---          {0, _} there is none
+-- returns  {1, _, first number wanted, how many, first number sent, record, ..., body, ...} all up to the last wanted,
+--          oldest first, without bodies if these are big, {0, _} there is none
 local refused = only_reads(ARGV[1])
 if refused then return refused end
 local before, limit = ARGV[3], math.min(tonumber(ARGV[4]), 128)
@@ -30,4 +30,4 @@ for i = from + 1, last do names[#names + 1] = f0(i) end
 if names[1] then
   for _, record in ipairs(call('HMGET', HEAD, unpack(names))) do found[#found + 1] = record end
 end
-return { 1, {}, f0(from), f0(sent), unpack(found) }
+return tell({ 1, {}, f0(from), #found, f0(sent) }, found)

@@ -5,9 +5,9 @@
 -- KEYS[1]  head       the thread's checkpoints
 -- ARGV[1]  protocol
 -- ARGV[2]  now        us; '' reads the server's clock
--- ARGV[3]  id         sent again, it changes nothing
+-- ARGV[3]  id         sent again, it changes nothing; its body stands in b<id> already, by the same transaction
 -- ARGV[4]  after      id of the checkpoint that the record builds on; '' for a whole one
--- ARGV[5]  record
+-- ARGV[5]  record     without its body
 -- ARGV[6]  key        idempotency key, or ''
 -- ARGV[7]  token      of the claim of that key, or '' to put without one
 -- ARGV[8]  ttl        ms the thread is kept without use; 0 for ever
@@ -16,7 +16,11 @@
 --          {-31, _, current token or 0}
 local id, after, record, key, token, ttl, keep = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
 local head = call('HMGET', HEAD, 'us', 'min', 'n', 'id', 'first', 'fresh')
-if head[2] and tonumber(ARGV[1]) < tonumber(head[2]) then return { -10, {}, head[2] } end
+local function refuse(reply)
+  call('HDEL', HEAD, 'b' .. id)
+  return reply
+end
+if head[2] and tonumber(ARGV[1]) < tonumber(head[2]) then return refuse({ -10, {}, head[2] }) end
 -- What builds on the last one cannot be there yet: only others have to be looked for.
 local known = after ~= head[4] and call('HGET', HEAD, 'i' .. id)
 if known then
@@ -26,9 +30,9 @@ if known then
 end
 if token ~= '' then
   local held = string.match(call('HGET', CLAIMS, key) or '', '^%d+')
-  if held ~= token then return { -31, {}, held or '0' } end
+  if held ~= token then return refuse({ -31, {}, held or '0' }) end
 end
-if after ~= '' and after ~= head[4] then return { -30, {} } end
+if after ~= '' and after ~= head[4] then return refuse({ -30, {} }) end
 tick(ARGV[2], num(head[1]))
 local n = num(head[3]) + 1
 local number = f0(n)
@@ -49,7 +53,9 @@ if keep > 0 and after == '' then
     local gone = {}
     for i = first, needed - 1 do gone[#gone + 1] = f0(i) end
     for _, old in ipairs(call('HMGET', HEAD, unpack(gone))) do
-      gone[#gone + 1] = 'i' .. (string.match(old or '', '^%a%d*:(%S*)') or '')
+      local its = string.match(old or '', '^%a%d*:(%S*)') or ''
+      gone[#gone + 1] = 'i' .. its
+      gone[#gone + 1] = 'b' .. its
     end
     call('HDEL', HEAD, unpack(gone))
     call('ZREMRANGEBYSCORE', KEYED, '-inf', f0(needed - 1))

@@ -127,14 +127,16 @@ if ARGV[13] ~= '' then
 end
 if ARGV[12] ~= '' then charge(r, tonumber(ARGV[12])) end
 
--- A call may have been decided, under any of its ids, before it was known: the first decision stands.
-local function adopt(id, ...)
-  local decided, first, order = K('decided', r.id), nil, nil
-  local found = call('HMGET', decided, id, ...)
-  for _, entry in ipairs(found) do
+-- A call may have been decided, under any of its ids, before it was known: the first decision stands.  One that
+-- was read answered an earlier question of the same call.
+local function adopt(...)
+  local decided, first, order, ids = K('decided', r.id), nil, nil, { ... }
+  local id, found = ids[1], call('HMGET', decided, ...)
+  for k, entry in ipairs(found) do
     local text = entry and call('HGET', K('inbox', r.id), entry)
-    local n = text and num(string.match(text, '^%d+')) or 0         -- what was read already came first
-    if entry and (not order or n < order) then first, order = entry, n end
+    local n = text and num(string.match(text, '^%d+'))
+    if entry and not text then call('HDEL', decided, ids[k]) end
+    if n and (not order or n < order) then first, order = entry, n end
   end
   if not first then return end
   call('HSET', decided, id, first)

@@ -1,4 +1,8 @@
-"""What is said to Redis about checkpoints, as values; see ``lua/saver_*.lua``.  Replies are bytes."""
+"""What is said to Redis about checkpoints, as values; see ``lua/saver_*.lua``.  Replies are bytes.
+
+A body does not pass through Lua, which would copy it twice: it is written by a plain command in front of the script,
+and read by another behind it, unless it is small.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +12,9 @@ from techrevati.runtime.checkpoint import StaleClaimError
 from techrevati.store.calls import Call
 from techrevati.store.errors import ScriptFault, UpgradeRequired
 from techrevati.store.saver.names import SaverKeys
+from techrevati.store.saver.record import Record, id_of
 from techrevati.store.scripts import PROTOCOL
+from techrevati.store.talk import Command
 
 
 class NotTheLast(Exception):
@@ -17,19 +23,31 @@ class NotTheLast(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """A checkpoint's number and the records it is made of, oldest first; none if the caller has it."""
+    """A checkpoint's number and the records it is made of, oldest first; none if the caller has it.
+
+    Of a page: `number` is the first one that is wanted, and `sent` the first of the records.
+    """
 
     number: int
-    records: tuple[bytes, ...]
+    records: tuple[Record, ...]
+    sent: int = 0
+
+    def missing(self, keys: SaverKeys) -> Command | None:
+        """Give what reads the bodies that were not sent; None if they were."""
+        if all(record.body for record in self.records):
+            return None
+        names = [f"b{id_of(record.head or b'')}" for record in self.records]
+        return Command(("HMGET", keys.clock, *names), binary=True)
+
+    def with_bodies(self, bodies: Sequence[bytes | None]) -> "Chain":
+        records = (Record(record.head, body) for record, body in zip(self.records, bodies, strict=True))
+        return Chain(self.number, tuple(records), self.sent)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Checkpoints `wanted` to the last of `records`, which begin at number `sent`."""
-
-    wanted: int
-    sent: int
-    records: tuple[bytes, ...]
+def _records(told: Sequence[Any], many: int) -> tuple[Record, ...]:
+    """Read `many` records, and their bodies if these were told."""
+    bodies = told[many:] or [None] * many
+    return tuple(map(Record, told[:many], bodies))
 
 
 def _refuse(script: str, reply: Sequence[Any]) -> NoReturn:
@@ -43,7 +61,8 @@ def put(
     *,
     id: str,
     after: str,
-    record: bytes,
+    record: str,
+    body: Sequence[bytes],
     key: str = "",
     token: int | None = None,
     ttl_ms: int = 0,
@@ -61,7 +80,13 @@ def put(
         return int(reply[2])
 
     args = (id, after, record, key, "" if token is None else token, ttl_ms, keep)
-    return Call("saver_put", keys, args, parse, binary=True)
+    first = ("HSET", keys.clock, f"b{id}")
+    return Call("saver_put", keys, args, parse, binary=True, first=first, pieces=body)
+
+
+def squeeze(keys: SaverKeys, id: str, body: bytes) -> Call[bool]:
+    """Put a smaller body in the place of one; False if the checkpoint is gone."""
+    return Call("saver_squeeze", keys, (id, body), lambda reply: _changed("saver_squeeze", reply))
 
 
 def get(keys: SaverKeys, by: str = "last", value: str = "", have: str = "") -> Call[Chain | None]:
@@ -70,18 +95,20 @@ def get(keys: SaverKeys, by: str = "last", value: str = "", have: str = "") -> C
     def parse(reply: Sequence[Any]) -> Chain | None:
         if reply[0] < 0:
             _refuse("saver_get", reply)
-        return Chain(int(reply[2]), tuple(reply[3:])) if reply[0] else None
+        if reply[0] == 2:
+            return Chain(int(reply[2]), ())
+        return Chain(int(reply[2]), _records(reply[4:], int(reply[3]))) if reply[0] else None
 
     return Call("saver_get", keys, (by, value, have), parse, binary=True)
 
 
-def page(keys: SaverKeys, before: str, limit: int) -> Call[Page | None]:
+def page(keys: SaverKeys, before: str, limit: int) -> Call[Chain | None]:
     """Read at most `limit` checkpoints put before one, or the last ones."""
 
-    def parse(reply: Sequence[Any]) -> Page | None:
+    def parse(reply: Sequence[Any]) -> Chain | None:
         if reply[0] < 0:
             _refuse("saver_list", reply)
-        return Page(int(reply[2]), int(reply[3]), tuple(reply[4:])) if reply[0] else None
+        return Chain(int(reply[2]), _records(reply[5:], int(reply[3])), int(reply[4])) if reply[0] else None
 
     return Call("saver_list", keys, (before, limit), parse, binary=True)
 
@@ -96,7 +123,7 @@ def claim(keys: SaverKeys, key: str, owner: str, lease_us: int, ttl_ms: int) -> 
             return int(reply[2])
         if reply[0] == 2:
             return int(reply[2]) / 1e6
-        return Chain(int(reply[2]), tuple(reply[3:]))
+        return Chain(int(reply[2]), _records(reply[4:], int(reply[3])))
 
     return Call("saver_claim", keys, (key, owner, lease_us, ttl_ms), parse, binary=True)
 

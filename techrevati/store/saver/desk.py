@@ -1,13 +1,13 @@
 """What both savers know: how to write the next checkpoint, how to read, and what they have seen.
 
-    state ──texts──▶ delta on what is remembered, or whole ──seal──▶ put ──▶ remembered
+    state ──texts──▶ delta on what is remembered, or whole ──seal──▶ put ──▶ remembered (─▶ squeezed, if it is big)
     get ──"I have …"──▶ nothing sent, or a chain ──open, fold──▶ remembered ──▶ Checkpoint
 
 Does no I/O.  What is remembered is used only if Redis says that it is the last one.
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
@@ -17,14 +17,17 @@ from techrevati.runtime._timestamp import iso_now
 from techrevati.runtime.checkpoint import Checkpoint, _new_id
 from techrevati.store.calls import Call
 from techrevati.store.saver import calls, json_text
-from techrevati.store.saver.calls import Chain, Page
+from techrevati.store.saver.calls import Chain
 from techrevati.store.saver.delta import diff
 from techrevati.store.saver.names import SaverKeys, check_saver, check_thread_name
-from techrevati.store.saver.record import Body, View, Written, fold, last_of, texts_of, write
+from techrevati.store.saver.record import View, Written, fold, head, last_of, pack, texts_of
+from techrevati.store.saver.squeezing import Big
 from techrevati.store.sealing import KeyRing, Sealer
 
 KEY = "idempotency_key"
 WHOLE_EVERY = 32
+SQUEEZE_FROM = 4 * 1024
+"""Bytes from which to compress takes longer than to send: they are sent as they are, and compressed afterwards."""
 FORGOTTEN_MS = 86_400_000
 """A deleted thread's numbers and tokens go on for so long."""
 
@@ -47,6 +50,15 @@ class Draft:
     token: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Put:
+    """What to say, what to remember when it is done, and what may be compressed then."""
+
+    call: Call[int]
+    view: View
+    big: Sequence[bytes] | None
+
+
 class Desk:
     """Settings and memory of a saver; safe for threads."""
 
@@ -60,6 +72,7 @@ class Desk:
         encryption: KeyRing | None,
         max_bytes: int,
         memory: int,
+        squeeze_from: int,
     ) -> None:
         check_saver(fleet, tenant)
         if ttl is not None and not 1 <= ttl <= 10 * 366 * 86_400:
@@ -69,7 +82,7 @@ class Desk:
         self.fleet, self.tenant = fleet, tenant
         self.ttl_ms, self.keep = 0 if ttl is None else round(ttl * 1000), keep or 0
         self.sealer = Sealer(encryption)
-        self._max_bytes, self._memory = max_bytes, memory
+        self._max_bytes, self._memory, self._squeeze_from = max_bytes, memory, squeeze_from
         self._views: OrderedDict[str, View] = OrderedDict()
         self._remembered = 0
         self._lock = Lock()
@@ -95,57 +108,62 @@ class Desk:
         """
         keys = self.keys(thread)
         before = self.remembered(keys)
-        written = texts_of(state, before)
+        written = texts_of(state)
         known, known_copy = json_text.encode(dict(metadata)) if metadata else (b"{}", {})
         key = known_copy.get(KEY)
         record = Checkpoint(_new_id(), thread, iso_now(), written.copy, parent_id, known_copy)
         return Draft(keys, record, known, written, before, key if isinstance(key, str) else "", token)
 
-    def put(self, draft: Draft, *, whole: bool = False) -> tuple[Call[int], View]:
-        """Say the put, and what is to be remembered when it is done (with its number)."""
-        record, state, before = draft.record, draft.state, None if whole else draft.before
-        made = View(record.id, 0, record.created_at, record.parent_id, draft.metadata, state.texts, 0, 0)
-        made.clear = state.clear
+    def put(self, draft: Draft, *, whole: bool = False) -> Put:
+        """Give the put of a draft.
+
+        Raises:
+            PayloadTooLarge: the checkpoint is over the limit.
+        """
+        record, texts, before = draft.record, draft.state.texts, None if whole else draft.before
+        made = View(record.id, 0, record.created_at, record.parent_id, draft.metadata, texts, 0, 0)
         delta = None
         if before is not None and before.number - before.base < WHOLE_EVERY - 1:
-            delta = diff(before.texts, state.texts, state.splices)
-            if delta is not None and before.changes + delta.size > made.size:
-                delta = None
-        after = ""
+            delta = diff(before.texts, texts)
+            if delta is not None:
+                made.changes = before.changes + delta.size
+                if made.changes > made.size:
+                    delta, made.changes = None, 0
+        after, base = "", None
         if delta is not None and before is not None:
-            after, made.base, made.changes = before.id, before.base, before.changes + delta.size
-        body = Body(
-            record.id,
-            record.created_at,
-            record.parent_id,
-            draft.metadata,
-            None if delta is not None else state.texts,
-            delta,
-        )
+            after, base = before.id, before.base
+            made.base = before.base
+        plain = pack(made, delta, self._max_bytes)
+        is_big = sum(map(len, plain)) >= self._squeeze_from
         context = draft.keys.clock
-        text = write(body, None if delta is None else made.base, self.sealer, context, self._max_bytes)
+        body = self.sealer.seal_as_is(plain, context) if is_big else (self.sealer.seal(b"".join(plain), context),)
         call = calls.put(
             draft.keys,
             id=record.id,
             after=after,
-            record=text,
+            record=head(record.id, base, sum(map(len, body))),
+            body=body,
             key=draft.key,
             token=draft.token,
             ttl_ms=self.ttl_ms,
             keep=self.keep,
         )
-        return call, made
+        return Put(call, made, plain if is_big else None)
 
     def written(self, keys: SaverKeys, view: View, number: int) -> None:
         view.number, view.base = number, view.base or number
         self._remember(keys, view)
 
+    def squeezed(self, big: Big) -> Call[bool] | None:
+        """Compress what was put as it was; None if that does not pay."""
+        plain = b"".join(big.plain)
+        body = self.sealer.seal(plain, big.keys.clock)
+        return calls.squeeze(big.keys, big.id, body) if len(body) < len(plain) * 7 // 8 else None
+
     # Reading.
 
-    def read(self, keys: SaverKeys, chain: Chain | None, have: View | None, *, last: bool = False) -> Checkpoint | None:
+    def read(self, keys: SaverKeys, chain: Chain, have: View | None, *, last: bool = False) -> Checkpoint:
         """Give the checkpoint a reply speaks of; the thread's last one is remembered."""
-        if chain is None:
-            return None
         if not chain.records:
             assert have is not None
             return have.checkpoint_again(keys.thread)
@@ -154,12 +172,10 @@ class Desk:
             self._remember(keys, view)
         return view.checkpoint(keys.thread)
 
-    def read_page(self, keys: SaverKeys, page: Page | None) -> list[Checkpoint]:
+    def read_page(self, keys: SaverKeys, page: Chain) -> list[Checkpoint]:
         """Give a page's checkpoints, newest first."""
-        if page is None:
-            return []
         views = fold(page.sent + len(page.records) - 1, page.records, self.sealer, keys.clock)
-        return [view.checkpoint(keys.thread) for view in reversed(views) if view.number >= page.wanted]
+        return [view.checkpoint(keys.thread) for view in reversed(views) if view.number >= page.number]
 
     # Memory.
 

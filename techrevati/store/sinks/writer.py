@@ -15,6 +15,7 @@ import uuid
 import weakref
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from techrevati.runtime.errors import TechrevatiError
 from techrevati.store.sinks import calls
@@ -49,8 +50,9 @@ class Writer:
         self._ttl_ms = 0 if ttl is None else round(ttl * 1000)
         self._on_trouble = on_trouble
         self._begin()
-        alive = weakref.ref(self)
-        atexit.register(lambda: (writer := alive()) and writer.close(2.0))
+        self._at_exit = partial(_close, weakref.ref(self))
+        atexit.register(self._at_exit)
+        weakref.finalize(self, atexit.unregister, self._at_exit).atexit = False
 
     def _begin(self) -> None:
         self._process, self._name, self._batch = os.getpid(), uuid.uuid4().hex, 0
@@ -77,7 +79,7 @@ class Writer:
                 self._buffer.popleft()
                 self.dropped += 1
             if self._thread is None:
-                self._thread = threading.Thread(target=_run, args=(weakref.ref(self),), name="sink", daemon=True)
+                self._thread = threading.Thread(target=self._run, name="sink", daemon=True)
                 self._thread.start()
             elif len(self._buffer) >= calls.BATCH_MAX:
                 self._lock.notify_all()
@@ -102,6 +104,7 @@ class Writer:
         with self._lock:
             self._is_closed = True
             self._lock.notify_all()
+        atexit.unregister(self._at_exit)
         return done
 
     def write_some(self) -> bool:
@@ -138,20 +141,23 @@ class Writer:
             self._lock.notify_all()
         return True
 
-    def rest(self) -> bool:
-        """Sleep until there is a batch, or time is up; False when closed."""
+    def _run(self) -> None:
+        """Write while there is something; a sink that is dropped lives until then, a quiet one has no thread."""
+        while self._rest():
+            while self.write_some():
+                pass
+
+    def _rest(self) -> bool:
+        """Wait until there is a batch, or time is up; False if there is nothing to do: the next entry starts anew."""
         with self._lock:
-            if not self._is_closed and len(self._buffer) < calls.BATCH_MAX:
+            if not self._is_closed and 0 < len(self._buffer) < calls.BATCH_MAX:
                 self._lock.wait(self._every)
-            return not self._is_closed
+            if self._buffer and not self._is_closed:
+                return True
+            self._thread = None
+            return False
 
 
-def _run(ref: "weakref.ref[Writer]") -> None:
-    """Write while the sink lives: the thread alone does not keep it."""
-    while True:
-        writer = ref()
-        if writer is None or not writer.rest():
-            return
-        while writer.write_some():
-            pass
-        del writer
+def _close(ref: "weakref.ref[Writer]") -> None:
+    if (writer := ref()) is not None:
+        writer.close(2.0)

@@ -55,6 +55,8 @@ class Books:
 
     clock: int = 0
     minimum: int | None = None
+    looks: int = 0
+    """Sweeps that found nothing open."""
     levels: dict[str, Level] = field(default_factory=dict)
     held: dict[str, Held] = field(default_factory=dict)
     log: list[Entry] = field(default_factory=list)
@@ -175,10 +177,12 @@ class Unit:
                 estimate=f"{held.cost['usd']} {held.cost['tokens']}",
             )
 
-    def expire(self) -> None:
+    def expire(self, most: int = SWEPT) -> int:
         """Write off what is over: a few with each call."""
-        for held in [held for held in self.books.open if held.expires <= self.now][:SWEPT]:
+        over = [held for held in self.books.open if held.expires <= self.now][:most]
+        for held in over:
             self.close(held, "off", None)
+        return len(over)
 
 
 def speak(books: Books, call: Call[Any], now: int) -> Reply:
@@ -207,7 +211,7 @@ def forget(books: Books, now: int) -> None:
 def budget_reserve(u: Unit, call_id: str, ttl: str, usd: str, tokens: str, *named: str) -> Reply:
     """Set aside what a call may cost at every level, or at none."""
     if known := u.books.held.get(call_id):
-        return [0, [], known.expires, known.state]
+        return [0, [], known.expires, known.state, u.books.looks]
     u.expire()
     levels = list[Level]()
     for level_id, declared in zip(named[::2], named[1::2], strict=True):
@@ -243,7 +247,7 @@ def budget_reserve(u: Unit, call_id: str, ttl: str, usd: str, tokens: str, *name
             u.move(level, unit, asked[unit], 0, u.day, u.month)
     held = Held(call_id, "open", asked, u.now + int(ttl), u.day, u.month, [level.id for level in levels])
     u.books.held[call_id] = held
-    return [1, [], held.expires, "open"]
+    return [1, [], held.expires, "open", u.books.looks]
 
 
 def budget_settle(u: Unit, call_id: str, usd: str, tokens: str, how: str) -> Reply:
@@ -289,9 +293,18 @@ def budget_look(u: Unit, *levels: str) -> Reply:
     return [1, [], len(left), left[0].expires if left else "", u.day, u.month, *shown]
 
 
+def budget_sweep(u: Unit) -> Reply:
+    """Write off what expired while the tenant did not call."""
+    done, left = u.expire(64), u.books.open
+    if not left:
+        u.books.looks += 1
+    return [1, [], done, len(left), left[0].expires if left else ""]
+
+
 SCRIPTS: dict[str, Callable[..., Reply]] = {
     "budget_reserve": budget_reserve,
     "budget_settle": budget_settle,
     "budget_set": budget_set,
     "budget_look": budget_look,
+    "budget_sweep": budget_sweep,
 }

@@ -198,10 +198,16 @@ def _ask(u: Unit, run: Run, asked: Sequence[_Ask], waits: str) -> float:
 
 
 def _adopt(run: Run, ids: Sequence[str]) -> None:
-    """Let the first decision stand that came under any of a call's ids before it was known."""
+    """Let the first decision stand that came under any of a call's ids before it was known.
+
+    One that was read answered an earlier question of the same call.
+    """
+    for alias in ids:
+        if run.decided.get(alias, "") not in run.inbox:
+            run.decided.pop(alias, None)
     early = list(dict.fromkeys(run.decided[alias] for alias in ids if alias in run.decided))
     if early:
-        first = min(early, key=lambda entry: run.inbox[entry].order if entry in run.inbox else 0)
+        first = min(early, key=lambda entry: run.inbox[entry].order)
         run.decided[ids[0]] = first
         for entry in early:
             if entry != first:

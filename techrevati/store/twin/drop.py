@@ -31,6 +31,8 @@ def forget(u: Unit, run_id: str) -> None:
     u.p.gone.add(run_id)
     if run is None:
         return
+    if parent := u.p.runs.get(run.parent):
+        parent.kids.discard(run_id)
     if run.idem and u.p.idem.get(run.idem, ("", ""))[0] == run_id:
         del u.p.idem[run.idem]
     for kid_id in sorted(run.kids):

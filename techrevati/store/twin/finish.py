@@ -90,7 +90,7 @@ def _tell_parent(u: Unit, run: Run) -> None:
         body = f'{{"run_id":"{run.id}","status":"{run.status}"}}'
         inbox_add(u, parent, f"child:{run.id}:{run.seq}", "child", body)
         if not parent.is_terminal:
-            u.event(parent, "-", "child.ended", child=run.id, status=run.status)
+            u.event(parent, "-", "call.ended" if run.is_call else "child.ended", child=run.id, status=run.status)
 
 
 def flag(u: Unit, run: Run, reason: str, grace: int) -> None:

@@ -18,10 +18,14 @@ KEEP = 10 * S
 """A call that is settled is remembered at least so long: what is sent twice counts once."""
 GRACE = 5 * S
 """A booking of no bucket is honoured while late by less."""
-SWEPT, PROMOTED, REPORTERS = 128, 64, 128
+SWEPT, PROMOTED, REPORTERS, LOOKED = 128, 64, 128, 128
 SWEEP_EVERY, LATENCY_MIN = 20_000, 10_000
 PRIORITY = 30_000 * S
 """A step of priority is worth so long a wait (ns, as the line counts)."""
+HOLD = 1 * S
+"""A free slot is kept for so long for who was told to come."""
+STEP = 30 * S
+"""The same in the line for slots (us)."""
 CLOSED, OPEN, HALF_OPEN = 0, 1, 2
 FORCED_OPEN, DISABLED = 1, 2
 
@@ -78,11 +82,16 @@ class Gate:
     limit: float = 0.0
     halved: int = 0
     latency: int = 0
-    slot_at: int = 0
+    arrived: int = 0
+    """When (us) the last one came to the line for slots; no two at once."""
+    slots: dict[str, int] = field(default_factory=dict)
+    """Who waits for a slot: booking -> rank."""
 
     calls: dict[str, str] = field(default_factory=dict)
     bookings: dict[str, str] = field(default_factory=dict)
     quarantined: dict[str, int] = field(default_factory=dict)
+    lanes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Of each caller that takes one thing at a time: the number of its last, and until when that is remembered."""
     ends: dict[str, int] = field(default_factory=dict)
     due: int = 0
     line: dict[str, float] = field(default_factory=dict)
@@ -92,6 +101,10 @@ class Gate:
 
     said: list[str] = field(default_factory=list)
     """What was published."""
+    whispered: list[tuple[str, str]] = field(default_factory=list)
+    """What was published to one process: its ear, and the words."""
+    ears: frozenset[str] | None = None
+    """Processes that listen; None: whoever asks does."""
 
 
 @dataclass(slots=True)
@@ -169,10 +182,10 @@ def ends_at(g: Gate, name: str, at: int) -> None:
         g.due = at
 
 
-def sweep(g: Gate, now: int, give: Callable[[str, str], None]) -> None:
+def sweep(g: Gate, now: int, give: Callable[[str, str], None]) -> bool:
     """Drop what is over: leases of calls and probes, bookings nobody came for, quarantines; a few at a time."""
     if g.due == 0 or now < g.due:
-        return
+        return False
     over = sorted((at, name) for name, at in g.ends.items() if at <= now)[:SWEPT]
     for _, name in over:
         del g.ends[name]
@@ -185,12 +198,15 @@ def sweep(g: Gate, now: int, give: Callable[[str, str], None]) -> None:
             record = g.bookings.pop(key, "")
             if record:
                 give(key, record)
+        elif kind == "n":
+            g.lanes.pop(key, None)
         else:
             g.quarantined.pop(key, None)
     if len(over) == SWEPT:
         g.due = now
     else:
         g.due = max(min(g.ends.values()), now + SWEEP_EVERY) if g.ends else 0
+    return True
 
 
 def release(g: Gate, record: str) -> int:
@@ -203,7 +219,7 @@ def release(g: Gate, record: str) -> int:
     return int(at)
 
 
-# Bookings: "f T a=1,b=2" promised; "l tag a=1" in line; "o T" behind a breaker; "s T" for a slot.
+# Costs of bookings.
 
 
 def costs_text(parts: Sequence[Part]) -> str:

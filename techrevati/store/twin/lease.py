@@ -75,14 +75,18 @@ def step_end(u: Unit, run_id: str, token: str, *journal: str) -> Reply:
 
 
 def live_append(u: Unit, run_id: str, token: str, cap: str, ttl: str, batch: str, *deltas: str) -> Reply:
-    """Add deltas behind the last durable event."""
+    """Add deltas behind the last durable event; those of a tool call in a pool of its own are its parent's."""
     run = u.held(run_id, token)
-    n = run.live_n if run.live_seq == run.seq else 0
+    to = u.p.runs.get(run.parent) if run.is_call else run
+    if to is None or to.is_terminal:
+        return u.reply(0, "0", "0")
+    n = to.live_n if to.live_seq == to.seq else 0
     of, _, last = run.live_batch.partition(" ")
     if of == token and int(batch) <= int(last):
-        return u.reply(0, str(run.seq), str(n))
+        return u.reply(0, str(to.seq), str(n))
     for kind, data in pairs(deltas):
         n += 1
-        run.live.append(Delta(run.seq, n, kind, run.attempt + 1, data))
-    run.live_seq, run.live_n, run.live_batch = run.seq, n, f"{token} {batch}"
-    return u.reply(1, str(run.seq), str(n))
+        to.live.append(Delta(to.seq, n, kind, run.attempt + 1, data))
+    run.live_batch = f"{token} {batch}"
+    to.live_seq, to.live_n = to.seq, n
+    return u.reply(1, str(to.seq), str(n))

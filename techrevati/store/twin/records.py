@@ -11,6 +11,8 @@ Times are microseconds since the epoch; `NEVER` is a wait without an end.
 
 from dataclasses import dataclass, field
 
+from techrevati.store.keys import CALL_PREFIX
+
 NEVER = float("inf")
 TERMINAL = frozenset({"completed", "failed", "cancelled", "superseded", "dead"})
 
@@ -138,6 +140,11 @@ class Run:
     @property
     def is_terminal(self) -> bool:
         return self.home == ""
+
+    @property
+    def is_call(self) -> bool:
+        """Say if it is a call of a tool that runs in a pool of its own."""
+        return self.agent.startswith(CALL_PREFIX)
 
     @property
     def is_leased(self) -> bool:

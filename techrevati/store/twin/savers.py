@@ -2,7 +2,7 @@
 
     put ──▶ number n, on the one before or whole        claim ──token──▶ put with that token ──▶ claim ends
 
-Records are opaque here: "F:<id> ..." is a whole one, "D<base>:<id> ..." builds on all from `base` on.
+Bodies are opaque here; a record "F:<id> <size>" is a whole one, "D<base>:<id> <size>" builds on all from `base` on.
 
 Twin: ``lua/_saver.lua`` and ``lua/saver_*.lua``.
 """
@@ -12,13 +12,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from techrevati.store.calls import Call
+from techrevati.store.calls import Arg, Call
 from techrevati.store.scripts import PROTOCOL
 from techrevati.store.twin import clock
 from techrevati.store.twin.unit import Refused, Reply
 
 PAGE = 128
 TRIMMED = 64
+SMALL = 16384
 
 
 @dataclass(slots=True)
@@ -33,6 +34,8 @@ class Line:
     token: int = 0
     records: dict[int, str] = field(default_factory=dict)
     ids: dict[str, int] = field(default_factory=dict)
+    bodies: dict[str, str] = field(default_factory=dict)
+    """By id."""
     keyed: dict[str, int] = field(default_factory=dict)
     claims: dict[str, tuple[int, int, str]] = field(default_factory=dict)
     """Key -> token, when it expires, owner."""
@@ -44,6 +47,13 @@ class Line:
     def chain(self, number: int) -> list[str]:
         """Give a record and all it builds on, oldest first."""
         return [self.records[at] for at in range(self.base(number), number + 1)]
+
+    def tell(self, records: list[str]) -> list[Any]:
+        """Say how many records, the records, and their bodies if these are small together."""
+        heads = [re.fullmatch(r"\w+:(\S*) (\d+)", record) for record in records]
+        bodies = [self.bodies[head[1]] for head in heads if head]
+        small = sum(int(head[2]) for head in heads if head) <= SMALL
+        return [*records, *bodies] if small else records
 
 
 class Unit:
@@ -62,12 +72,19 @@ class Unit:
 
 def speak(line: Line, call: Call[Any], now: int) -> Reply:
     """Say to the twin what a client says to Redis."""
+    if call.first:  # HSET, in front of the script
+        line.bodies[str(call.first[2])[1:]] = b"".join(call.pieces).decode()
     try:
         clock.check(line.minimum, PROTOCOL)
-        said = (arg.decode() if isinstance(arg, bytes) else str(arg) for arg in call.args)
-        return SCRIPTS[call.script](Unit(line, now), *said)
+        return SCRIPTS[call.script](Unit(line, now), *map(_text, call.args))
     except Refused as refused:
+        if call.first:
+            del line.bodies[str(call.first[2])[1:]]
         return refused.reply
+
+
+def _text(arg: Arg) -> str:
+    return arg.decode() if isinstance(arg, bytes) else str(arg)
 
 
 def saver_put(u: Unit, id: str, after: str, record: str, key: str, token: str, ttl: str, keep: str) -> Reply:
@@ -103,6 +120,7 @@ def _trim(line: Line, oldest: int) -> None:
     if needed > line.first:
         line.records = {number: record for number, record in line.records.items() if number >= needed}
         line.ids = {id: number for id, number in line.ids.items() if number >= needed}
+        line.bodies = {id: body for id, body in line.bodies.items() if id in line.ids}
         line.keyed = {key: number for key, number in line.keyed.items() if number >= needed}
         line.first = needed
 
@@ -115,7 +133,7 @@ def saver_get(u: Unit, by: str, value: str, have: str) -> Reply:
         return [0, []]
     if have and line.ids.get(have) == number:
         return [2, [], number]
-    return [1, [], number, *line.chain(number)]
+    return [1, [], number, len(line.chain(number)), *line.tell(line.chain(number))]
 
 
 def saver_list(u: Unit, before: str, limit: str) -> Reply:
@@ -128,14 +146,16 @@ def saver_list(u: Unit, before: str, limit: str) -> Reply:
     if wanted > last:
         return [0, []]
     chain = line.chain(wanted)
-    return [1, [], wanted, wanted - len(chain) + 1, *chain, *(line.records[n] for n in range(wanted + 1, last + 1))]
+    sent = [*chain, *(line.records[n] for n in range(wanted + 1, last + 1))]
+    return [1, [], wanted, len(sent), wanted - len(chain) + 1, *line.tell(sent)]
 
 
 def saver_claim(u: Unit, key: str, owner: str, lease: str, ttl: str) -> Reply:
     """Reserve a key, unless it is done or held by another owner."""
     line = u.line
     if key in line.keyed:
-        return [3, [], line.keyed[key], *line.chain(line.keyed[key])]
+        chain = line.chain(line.keyed[key])
+        return [3, [], line.keyed[key], len(chain), *line.tell(chain)]
     u.enter()
     held = line.claims.get(key)
     if held is not None and held[2] != owner and held[1] > u.now:
@@ -159,8 +179,16 @@ def saver_delete(u: Unit, ttl: str) -> Reply:
     line = u.line
     if line == Line():
         return [0, []]
-    line.records, line.ids, line.keyed, line.claims = {}, {}, {}, {}
+    line.records, line.ids, line.bodies, line.keyed, line.claims = {}, {}, {}, {}, {}
     line.last_id, line.first = "", line.last + 1
+    return [1, []]
+
+
+def saver_squeeze(u: Unit, id: str, body: str) -> Reply:
+    """Put smaller bytes in the place of a body."""
+    if id not in u.line.ids:
+        return [0, []]
+    u.line.bodies[id] = body
     return [1, []]
 
 
@@ -171,4 +199,5 @@ SCRIPTS: dict[str, Callable[..., Reply]] = {
     "saver_claim": saver_claim,
     "saver_release": saver_release,
     "saver_delete": saver_delete,
+    "saver_squeeze": saver_squeeze,
 }

@@ -59,7 +59,7 @@ def run_start(
     if parent is not None:
         parent.kids.add(run_id)
         run.place = parent.place  # as old as its parent, to whoever waits
-        u.event(parent, "-", "child.started", child=run_id, agent=agent)
+        u.event(parent, "-", "call.started" if run.is_call else "child.started", child=run_id, agent=agent)
 
     if active is not None and policy in ("interrupt", "rollback"):
         _take_over(u, thread, active, run, policy)

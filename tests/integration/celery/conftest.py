@@ -34,7 +34,13 @@ class Worker:
         self.app: FleetCelery = register(make_celery(fleet, broker_url=url, role="writer"), url)
         self.redis: redis.Redis = redis.Redis.from_url(url, decode_responses=True)
         self.queue = f"{fleet}.role.writer"
-        env = {**os.environ, "SAMPLE_FLEET": fleet, "SAMPLE_URL": url, "PYTHONPATH": str(ROOT)}
+        env = {
+            **os.environ,
+            "SAMPLE_FLEET": fleet,
+            "SAMPLE_URL": url,
+            "PYTHONPATH": str(ROOT),
+            "TMPDIR": str(log.parent),
+        }
         env |= {f"SAMPLE_{name.upper()}": str(value) for name, value in settings.items()}
         self._log = log.open("w")
         command = ["celery", "-A", "tests.integration.celery.sample_app", "worker", "-l", "INFO", *flags]

@@ -43,13 +43,15 @@ async def desk(fleet: Fleet, url: str, role: str = "writer", **settings: Any) ->
     runtime = WorkerRuntime(
         fleet.name,
         role,
-        fleet.agents,
+        fleet.served,
         fleet.models,
         given,
         template=lambda role, partition: "",
         gates=fleet.gates,
+        costs=fleet.costs,
         budget=fleet.spending,
         saving=fleet.saving,
+        telling=fleet.telling,
     )
     await runtime.start(asyncio.get_running_loop(), None)
     try:

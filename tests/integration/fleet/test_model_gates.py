@@ -12,7 +12,7 @@ from techrevati.fleet.feedback import Allowance, Feedback
 from techrevati.fleet.model_failures import ModelFailed
 from techrevati.fleet.routed import RoutedModel
 from techrevati.store import calls
-from techrevati.store.gates import BreakerSpec, BucketSpec
+from techrevati.store.gates import BreakerSpec, BucketSpec, UnknownBucket
 from techrevati.store.records import RunRecord
 from tests.integration.fleet.desk import desk
 
@@ -89,12 +89,12 @@ async def test_a_gate_and_a_budget_are_asked_together_and_settled_together(redis
 async def test_a_short_wait_is_waited_out_and_a_long_one_parks(redis_url: str, fleet_name: str) -> None:
     model = Model()
     fleet = newsroom(fleet_name, times=2, m=model)
-    fleet.gate("m", buckets={"rpm": BucketSpec("rpm", 1, 4.0)})
+    fleet.gate("m", buckets={"rpm": BucketSpec("rpm", 1, 1.5)})
     async with desk(fleet, redis_url) as at:
         run = await at.start()
         assert (await at.served(run)).status == "completed" and model.calls == 2
         [waited] = [data for kind, data in await at.events(run) if kind == "gate.waits"]
-        assert waited["gate"] == "m" and waited["why"] == "rate" and 0 < waited["seconds"] <= 0.25
+        assert waited["gate"] == "m" and waited["why"] == "rate" and 0 < waited["seconds"] <= 0.67
     slow = newsroom(f"{fleet_name}s", times=2, m=model)
     slow.gate("m", buckets={"rpm": BucketSpec("rpm", 1, 0.2)})
     async with desk(slow, redis_url) as at:
@@ -171,6 +171,21 @@ async def test_what_a_provider_says_remains_is_all_that_is_left(redis_url: str, 
         assert (await at.served(await at.start())).status == "completed"
         [gate] = await asyncio.to_thread(at.client.gates)
     assert gate.levels["rpm"] < 30
+
+
+@pytest.mark.parametrize(("declared", "holds"), [(600, 50), (20, 20)])
+async def test_the_gate_holds_no_more_than_the_provider_says_its_limit_is(
+    declared: int, holds: int, redis_url: str, fleet_name: str
+) -> None:
+    said = Feedback(requests=Allowance(50, 49, 1.2), tokens=Allowance(4000, 3900, 1.0))
+    fleet = newsroom(fleet_name, m=Model(reply=ModelReply("so", 5, 10, feedback=said)))
+    fleet.gate("m", rpm=declared, input_tpm=100_000)
+    async with desk(fleet, redis_url) as at:
+        for _ in range(2):
+            assert (await at.served(await at.start())).status == "completed"
+        [gate] = await asyncio.to_thread(at.client.gates)
+    assert gate.capacities == {"rpm": holds, "input_tpm": 4000}
+    assert gate.levels["rpm"] <= holds
 
 
 async def test_a_cancelled_turn_gives_its_slot_back(redis_url: str, fleet_name: str) -> None:
@@ -285,7 +300,7 @@ async def test_tasks_of_a_turn_that_park_lose_no_answer_that_was_paid(
 
     fleet = Fleet(fleet_name)
     fleet.model("m", Asked())
-    fleet.gate("m", buckets={"rpm": BucketSpec("rpm", 2, 0.7)})
+    fleet.gate("m", buckets={"rpm": BucketSpec("rpm", 2, 0.5)})
 
     @fleet.agent("writer", retry=Retry(tries=1))
     async def write(turn: Turn) -> Outcome:
@@ -371,3 +386,101 @@ async def test_both_clients_show_the_same_gates_and_budgets(redis_url: str, flee
             ("project:p1", "usd.total", 5_000_000),
         }
         assert [gate.slots_used for gate in await asyncio.to_thread(at.client.gates)] == [0, 0]
+
+
+# What a call costs buckets of the author's own.
+
+
+def painter(name: str, *, declared: Any = None, **told: Any) -> Fleet:
+    fleet = Fleet(name)
+    fleet.gate("m", rpm=100, buckets={"images": BucketSpec("images", 10, 0.001)}, costs=declared)
+
+    @fleet.agent("writer", retry=Retry(tries=1))
+    async def write(turn: Turn) -> Outcome:
+        reply = await turn.model("m", [{"role": "user", "content": "two please"}], **told)
+        return turn.complete(reply.text)
+
+    return fleet
+
+
+def words(request: ModelRequest) -> float:
+    return len(str(request.messages[0]["content"]).split())
+
+
+@pytest.mark.parametrize(
+    ("declared", "told", "left"),
+    [
+        ({"images": words}, {}, 8),
+        ({"images": 3}, {}, 7),
+        ({"images": words}, {"costs": {"images": 5}}, 5),
+        (None, {"costs": {"images": words, "rpm": 4}}, 8),
+        (None, {}, 10),
+    ],
+)
+async def test_buckets_of_ones_own_cost_what_the_author_says(
+    declared: Any, told: Any, left: float, redis_url: str, fleet_name: str
+) -> None:
+    fleet = painter(fleet_name, declared=declared, **told)
+    fleet.model("m", Model())
+    async with desk(fleet, redis_url) as at:
+        record = await at.served(await at.start())
+        [gate] = await asyncio.to_thread(at.client.gates)
+    assert record.status == "completed"
+    assert gate.levels["images"] == pytest.approx(left, abs=0.1)
+    assert gate.levels["rpm"] == pytest.approx(96 if "rpm" in told.get("costs", {}) else 99, abs=0.5)
+
+
+async def test_a_bucket_of_ones_own_is_waited_for_and_flows_back_from_a_refused_call(
+    redis_url: str, fleet_name: str
+) -> None:
+    fleet = painter(fleet_name, costs={"images": 6})
+    refused = ModelFailed("m", "rate_limit", "slow down", made=False, throttled=True)
+    model = Model(refused)
+    fleet.model("m", model)
+    async with desk(fleet, redis_url) as at:
+        await at.served(await at.start())
+        [gate] = await asyncio.to_thread(at.client.gates)
+        assert gate.levels["images"] == pytest.approx(10, abs=0.1)
+        first = await at.served(await at.start())
+        second = await at.served(await at.start())
+    assert (first.status, second.home, second.why, model.calls) == ("completed", "due", "gate:m", 2)
+
+
+@pytest.mark.parametrize(("gates", "known"), [(["m"], "it has: rpm, images"), ([], "it has: none")])
+async def test_a_cost_of_a_bucket_that_no_gate_has_is_refused_before_the_call(
+    gates: list[str], known: str, redis_url: str, fleet_name: str
+) -> None:
+    fleet = painter(fleet_name, costs={"image": 1})
+    if not gates:
+        fleet.gates.clear()
+    model = Model()
+    fleet.model("m", model)
+    async with desk(fleet, redis_url) as at:
+        record = await at.served(await at.start())
+    assert (model.calls, record.status) == (0, "dead")
+    assert "has no bucket 'image'" in str(record.error) and known in str(record.error)
+    with pytest.raises(UnknownBucket, match="'image'; it has: rpm"):
+        Fleet("other").gate("m", rpm=1, costs={"image": 1})
+
+
+async def test_a_route_charges_each_model_what_its_own_gate_knows(redis_url: str, fleet_name: str) -> None:
+    fleet = Fleet(fleet_name)
+    fleet.gate("a", rpm=10, buckets={"images": 10})
+    fleet.gate("b", rpm=10, buckets={"pages": 10})
+    broken = Model(ModelFailed("a", "dependency_failed", "down"), ModelFailed("a", "dependency_failed", "down"))
+    for label, client in (("a", broken), ("b", Model())):
+        fleet.model(label, client)
+    fleet.model("m", RoutedModel(["a", "b"], clients=fleet.models))
+
+    @fleet.agent("writer", retry=Retry(tries=1))
+    async def write(turn: Turn) -> Outcome:
+        with pytest.raises(UnknownBucket, match="'films'; it has: images, pages, rpm"):
+            await turn.model("m", "hello", costs={"films": 1})
+        return turn.complete((await turn.model("m", "hello", costs={"images": 4, "pages": 7})).text)
+
+    async with desk(fleet, redis_url) as at:
+        record = await at.served(await at.start())
+        levels = {gate.name: gate.levels for gate in await asyncio.to_thread(at.client.gates)}
+    assert record.status == "completed"
+    assert levels["a"]["images"] == pytest.approx(6, abs=0.1)  # it broke off: the call may have been made
+    assert levels["b"]["pages"] == pytest.approx(3, abs=0.1)

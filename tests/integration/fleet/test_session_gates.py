@@ -1,6 +1,7 @@
 """`turn.session` with what the fleet shares in it, on a real Redis."""
 
 import asyncio
+import contextlib
 from typing import Any
 
 import pytest
@@ -134,3 +135,51 @@ async def test_a_keyed_turn_of_a_session_is_replayed_by_whoever_tries_again(redi
             await asyncio.to_thread(sweep, at.client, run.id)
             await at.ticket(run)
     assert record.output == ["so", 7] and work.calls == 1
+
+
+@pytest.mark.parametrize("how", ["ends", "cut", "left"])
+async def test_a_stream_of_a_session_holds_slot_and_money_until_it_is_over(
+    how: str, redis_url: str, fleet_name: str
+) -> None:
+    """It ends, is cut, or its reader leaves it: the slot is free, and what it did cost is all that is counted."""
+    fleet, first, go = Fleet(fleet_name), asyncio.Event(), asyncio.Event()
+    fleet.gate("dear", concurrency=1)
+    fleet.budget(run=1.0)
+
+    async def words() -> Any:
+        yield "so"
+        first.set()
+        await go.wait()
+        if how == "cut":
+            raise ConnectionResetError("cut")
+        yield "it is"
+
+    def used(chunks: list[Any]) -> UsageSnapshot:
+        return UsageSnapshot(input_tokens=10, output_tokens=10 * len(chunks))
+
+    @fleet.agent("writer", retry=Retry(tries=1))
+    async def write(turn: Turn) -> Outcome:
+        with contextlib.suppress(ConnectionResetError):
+            async with turn.session.arun_turn_stream(words, model="dear", estimate_usage=used) as stream:
+                async for _ in stream:
+                    if how == "left" and first.is_set():
+                        break
+        return turn.complete()
+
+    async with desk(fleet, redis_url) as at:
+        run = await at.start()
+        serving = asyncio.create_task(at.ticket(run))
+        if how == "left":
+            first.set()
+        async with asyncio.timeout(5):
+            await first.wait()
+        if how != "left":
+            [gate] = await asyncio.to_thread(at.client.gates)
+            assert gate.slots_used == 1
+            assert books(redis_url, fleet_name, f"run:{run.id}").reserved > 0
+        go.set()
+        await serving
+        [gate] = await asyncio.to_thread(at.client.gates)
+    account = books(redis_url, fleet_name, f"run:{run.id}")
+    assert gate.slots_used == 0
+    assert (account.spent, account.reserved) == ({"ends": 30_000, "cut": 0, "left": 20_000}[how], 0)

@@ -9,6 +9,7 @@ import pytest
 
 from techrevati.store.embedded import SERVERS, EmbeddedRedis
 from tests.integration.store.desk import Desk
+from tests.integration.store.hall import Hall
 
 
 def servers() -> list[str]:
@@ -40,3 +41,10 @@ def desk(server: EmbeddedRedis, fleet_name: str) -> Iterator[Desk]:
     with one.store:
         yield one
         assert one.well() == []
+
+
+@pytest.fixture
+def hall(server: EmbeddedRedis, fleet_name: str) -> Iterator[Hall]:
+    made = Hall(server.url, fleet_name)
+    yield made
+    made.close()

@@ -27,6 +27,7 @@ from techrevati.store.budgets import (
     call_id,
     usd,
 )
+from techrevati.store.budgets.names import expiries_key
 from techrevati.store.embedded import EmbeddedRedis
 from techrevati.store.errors import BadName, StoreUnreachable
 from techrevati.store.sync import SyncStore
@@ -428,4 +429,130 @@ async def test_many_coroutines_cannot_overspend_together(server: EmbeddedRedis, 
     assert [event.type for event in await budget.events("acme")][-1] == "budget_set"
     made = await budget.reserve(Scope("acme", run="last"), "last", Cost(1), timeout=1)
     assert await budget.release(made) is State.RELEASED
+    await store.close()
+
+
+# What nobody settles, of a tenant that does not call again.
+
+
+def due(till: Till) -> dict[str, float]:
+    """Give the tenants that will be looked at, with the seconds until then."""
+    flat = till.store.command("ZRANGE", expiries_key(till.keys.fleet), 0, -1, "WITHSCORES")
+    return {tenant: (float(at) - till.now) / S for tenant, at in zip(flat[::2], flat[1::2], strict=True)}
+
+
+def swept(till: Till) -> int:
+    """Run rounds until one finds nothing; give what they wrote off."""
+    found = 0
+    while off := till.budget.write_off(now_us=till.now):
+        found += off
+    return found
+
+
+def test_what_nobody_settles_is_written_off_although_its_tenant_is_silent(till: Till) -> None:
+    for cents in range(24):
+        till.reserve(f"c{cents}", 10, Scope("acme", project="site"), timeout=30)
+    assert due(till) == {"acme": 45}
+    till.now += 44 * S
+    assert (swept(till), till.told("written_off")) == (0, [])
+    till.now += 2 * S
+    assert swept(till) == 24
+    assert due(till) == {}
+    log = [event.type for event in till.budget.events("acme")]
+    assert log.count("budget_written_off") == 24
+    # 2.40 of 2.50 a day and of 3 a month: each threshold once.
+    told = [(event["level"], event["account"], event["percent"]) for event in till.told("threshold")]
+    assert told == [
+        ("tenant", "usd.day", "50"),
+        ("project:site", "usd.month", "50"),
+        ("tenant", "usd.day", "80"),
+        ("project:site", "usd.month", "80"),
+    ]
+    assert swept(till) == 0
+    assert till.of() == (240, 0)
+    assert len(till.told("threshold")) == 4
+    # It is announced again when it calls again.
+    till.reserve("again", 1, Scope("acme"), timeout=30)
+    assert due(till) == {"acme": 45}
+
+
+def test_a_call_that_takes_longer_is_looked_at_when_it_may_end(till: Till) -> None:
+    till.reserve("long", 10, timeout=3600)
+    till.now += 60 * S
+    assert swept(till) == 0
+    short = till.reserve("short", 20, timeout=10)
+    till.reserve("lost", 5, timeout=10)
+    till.budget.settle(short, Cost(20 * CENT))
+    late = 0.0
+    while "acme" in due(till) and late < 4000:
+        step = max(0.001, due(till)["acme"])
+        late += step
+        till.now += round(step * S)
+        swept(till)
+        if late < 3500:
+            assert till.store.command("HGET", till.keys.call("long"), "st") == "open"
+    at = {event["call"]: event for event in till.told("written_off")}
+    assert set(at) == {"lost", "long"}
+    times = [e.at for e in till.budget.events("acme") if e.type == "budget_written_off"]
+    assert times[0] <= BEGIN + (60 + 25 + 60) * S, "at the latest a minute after it expired"
+    assert times[1] <= BEGIN + (3615 + 60) * S
+
+
+def test_idle_tenants_cost_a_round_nothing(till: Till) -> None:
+    for number in range(200):
+        scope = Scope(f"tenant{number}")
+        till.budget.settle(till.reserve("c1", 1, scope), Cost(CENT))
+    assert len(due(till)) == 200
+    till.now += 46 * S
+    for _ in range(4):  # 64 tenants a round
+        assert till.budget.write_off(now_us=till.now) == 0
+    assert due(till) == {}
+
+    def said() -> int:
+        info = till.store.command("INFO", "commandstats")
+        return sum(int(line.split("calls=")[1].split(",")[0]) for line in info.splitlines() if "calls=" in line)
+
+    before = said()
+    rounds = 20
+    for _ in range(rounds):
+        till.budget.write_off(now_us=till.now)
+    assert (said() - before) / rounds <= 3 + 2 * 16, "a look at the head, and a few tenants' books"
+
+
+@pytest.mark.parametrize("lost", ["the announcement", "the coordinator in mid round"])
+def test_a_tenant_that_was_lost_sight_of_is_found_by_the_review(till: Till, lost: str) -> None:
+    till.reserve("c1", 10)
+    if lost == "the announcement":
+        till.store.command("DEL", expiries_key(till.keys.fleet))
+        till.now += 46 * S
+    else:
+        till.now += 46 * S
+        rounds = till.budget._office.write_offs.round(till.now)
+        asked = next(rounds)
+        while not asked.calls:  # it dies with the tenants in its hand
+            asked = rounds.send(till.store.commands(asked.commands))
+        assert due(till)["acme"] > 86_400
+    for _ in range(3):
+        till.budget.write_off(now_us=till.now)
+    assert till.of() == (10, 0)
+    assert len(till.told("written_off")) == 1
+
+
+def test_a_sweep_makes_no_books(till: Till) -> None:
+    till.store.command("ZADD", expiries_key(till.keys.fleet), 1, "nobody")
+    assert till.budget.write_off(now_us=till.now) == 0
+    assert due(till) == {}
+    assert till.store.command("EXISTS", BudgetKeys(till.keys.fleet, "nobody").clock) == 0
+
+
+async def test_an_event_loop_writes_off_the_same(server: EmbeddedRedis, fleet_name: str) -> None:
+    clock = [BEGIN]
+    store = AsyncStore(server.url, now_us=lambda: clock[0])
+    budget = AsyncBudget(store, fleet_name, limits=LIMITS)
+    for number in range(3):
+        await budget.reserve(Scope(f"t{number}"), "c1", Cost(CENT), timeout=0)
+    clock[0] += 16 * S
+    assert await budget.write_off(now_us=clock[0]) == 3
+    assert await budget.write_off(now_us=clock[0]) == 0
+    assert (await budget.look("t1")).levels["tenant"].account().spent == CENT
     await store.close()

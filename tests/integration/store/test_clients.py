@@ -197,6 +197,7 @@ def test_a_shown_url_hides_the_password(url: str, shown: str) -> None:
 MADE: dict[str, Callable[[], errors.StoreError]] = {
     "StoreError": lambda: errors.StoreError("why"),
     "BadName": lambda: errors.BadName("role", "a b", "no spaces"),
+    "BadAddress": lambda: errors.BadAddress("sentinel://", "it names no sentinel"),
     "StoreUnreachable": lambda: errors.StoreUnreachable("redis://h", "refused"),
     "StoreDenied": lambda: errors.StoreDenied("redis://h", "WRONGPASS"),
     "StoreUnfit": lambda: errors.StoreUnfit("Redis is out of memory", "raise maxmemory"),

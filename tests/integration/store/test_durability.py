@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import signal
 import socket
 import time
@@ -17,6 +18,7 @@ from techrevati.store.embedded import EmbeddedRedis
 from techrevati.store.errors import StoreUnfit
 from techrevati.store.saver import AsyncRedisSaver, RedisSaver
 from techrevati.store.sync import SyncStore
+from techrevati.store.talk import hold
 
 OLD, NEW = (7, 0, 15), (7, 2, 4)
 
@@ -42,7 +44,7 @@ def pair() -> Iterator[tuple[EmbeddedRedis, EmbeddedRedis]]:
         with SyncStore(replica.url) as store:
             store.command("REPLICAOF", "127.0.0.1", port)
         with SyncStore(primary.url) as store:
-            until(lambda: durability.look(store).replicas == 1)
+            until(lambda: hold(store, durability.look()).replicas == 1)
         yield primary, replica
 
 
@@ -71,6 +73,7 @@ def test_a_reply_is_enough_or_a_wait_goes_behind(server: Server, level: Durabili
         (Server(OLD, True, "everysec", 0), Durability.FSYNC, "set appendfsync always, or upgrade"),
         (Server(OLD, None, "", 0), Durability.FSYNC, "set appendfsync always, or upgrade"),
         (Server(NEW, False, "always", 0), Durability.FSYNC, "set appendonly yes"),
+        (Server(NEW, True, "no", 0), Durability.FSYNC, "set it to always or everysec"),
         (Server(NEW, True, "always", 0), Durability.REPLICATED, "add replicas"),
     ],
 )
@@ -101,7 +104,7 @@ def test_too_few_confirmations_leave_it_unknown() -> None:
 
 async def test_a_server_that_syncs_each_second_is_refused_at_connect(server: EmbeddedRedis, fleet_name: str) -> None:
     with SyncStore(server.url) as store:
-        if durability.look(store).version >= (7, 2):  # it has WAITAOF, so the wait goes behind the write
+        if hold(store, durability.look()).version >= (7, 2):  # it has WAITAOF, so the wait goes behind the write
             with RedisSaver(store, fleet_name, durability="fsync") as saver:
                 saver.put("t", {"n": 1})
             assert saver.get("t") is not None
@@ -116,6 +119,30 @@ async def test_a_server_that_syncs_each_second_is_refused_at_connect(server: Emb
     with pytest.raises(StoreUnfit, match="appendfsync always"):
         async with AsyncRedisSaver(server.url, fleet_name, durability="fsync"):
             pass
+
+
+async def test_a_server_that_can_wait_for_its_disk_confirms_each_put_or_is_told_on(
+    server: EmbeddedRedis, fleet_name: str
+) -> None:
+    with EmbeddedRedis(executable=server.executable) as private, SyncStore(private.url) as store:
+        if hold(store, durability.look()).version < (7, 2):
+            pytest.skip("WAITAOF came with Redis 7.2")
+        with RedisSaver(store, fleet_name, durability="fsync", wait_ms=5000) as saver:
+            acknowledged = [saver.put("t", {"n": n}).id for n in range(5)]
+        async with AsyncRedisSaver(private.url, fleet_name, durability="fsync", wait_ms=5000) as asaver:
+            acknowledged += [(await asaver.put("t", {"n": n})).id for n in range(5, 8)]
+            waited = re.search(r"cmdstat_waitaof:calls=(\d+),", store.command("INFO", "commandstats"))
+            assert waited is not None and int(waited[1]) >= 8
+            private.restart(sig=signal.SIGKILL)
+            assert [record.id for record in await asaver.list("t")] == acknowledged[::-1]
+        impatient = RedisSaver(store, fleet_name, durability="fsync", wait_ms=50).open()
+        store.command("CONFIG", "SET", "appendfsync", "no")  # from now on nobody tells the disk to
+        with pytest.raises(DurabilityUnknown, match=r"0 of 1 .* check the server's disk"):
+            impatient.put("t", {"n": 8})
+        found = saver.get("t")
+        assert found is not None and found.state == {"n": 8}, "committed"
+        with pytest.raises(StoreUnfit, match="always or everysec"):
+            RedisSaver(store, fleet_name, durability="fsync").open()
 
 
 def test_what_was_acknowledged_after_a_sync_survives_a_kill(server: EmbeddedRedis, fleet_name: str) -> None:
@@ -161,7 +188,7 @@ async def test_a_wait_that_times_out_says_committed_and_not_yet_safe(fleet_name:
             assert found is not None
             assert found.state == {"n": 1}
             # Sent again after a lost reply, over a new connection: it still has something to wait for.
-            call, _view = saver._desk.put(saver._desk.draft("t", {"n": 2}, None, None))
+            call = saver._desk.put(saver._desk.draft("t", {"n": 2}, None, None)).call
             assert store.run(call) == 3
             store._lines.close()
             assert store.run_then(call, ("WAIT", 1, 50)) == (3, 0)

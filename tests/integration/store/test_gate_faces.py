@@ -1,11 +1,15 @@
 """A fleet's breaker, bucket and limiter are to a session what those of one process are."""
 
 import asyncio
+import gc
+import multiprocessing
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from techrevati.runtime import (
     AgentSession,
@@ -18,6 +22,7 @@ from techrevati.runtime import (
     RateLimiter,
     RateLimitExceededError,
     TokenBucket,
+    TurnTimeoutError,
 )
 from techrevati.store.aio import AsyncStore
 from techrevati.store.embedded import EmbeddedRedis
@@ -183,8 +188,15 @@ async def test_the_async_breaker_does_the_same(
                 async for _ in stream:
                     pass
     clock.now += 10
-    task = asyncio.ensure_future(breaker.call(asyncio.sleep, 60))
-    await asyncio.sleep(0.05)
+    probing = asyncio.Event()
+
+    async def probe() -> None:
+        probing.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.ensure_future(breaker.call(probe))
+    async with asyncio.timeout(10):
+        await probing.wait()
     with pytest.raises(CircuitOpenError):
         await breaker.call(good, 1)
     task.cancel()
@@ -215,13 +227,13 @@ def bucket(
 
 
 def test_a_bucket_gives_what_it_has_and_waits_for_more(bucket: Callable[..., TokenBucket]) -> None:
-    one = bucket("b", 10.0, 50.0)
+    one = bucket("b", 10.0, 10.0)
+    begun = time.monotonic()
     assert one.try_acquire(10)
     assert not one.try_acquire(9)
     assert one.try_acquire(0) and one.try_acquire(-1)
-    begun = time.monotonic()
-    one.acquire(5, timeout=2)
-    assert 0.02 <= time.monotonic() - begun <= 1.0
+    one.acquire(5, timeout=5)
+    assert 0.5 - 0.01 <= time.monotonic() - begun <= 3.0
     assert one.available < 10
     with pytest.raises(RateLimitExceededError, match="rate limit exceeded on 'b': requested 11 tokens"):
         one.acquire(11)
@@ -231,6 +243,45 @@ def test_a_bucket_gives_what_it_has_and_waits_for_more(bucket: Callable[..., Tok
         one.acquire(5, timeout=1.0)
     assert time.monotonic() - begun < 0.9, "known at once"
     assert one.available < -400
+
+
+def test_a_forked_bucket_takes_on_lanes_of_its_own(server: EmbeddedRedis, fleet_name: str) -> None:
+    with SyncStore(server.url) as store:
+        bucket = RedisTokenBucket("b", 10.0, 0.001, store=store, fleet=fleet_name)
+        assert bucket.try_acquire() and bucket.try_acquire()
+        children = [multiprocessing.get_context("fork").Process(target=_take_four, args=(bucket,)) for _ in range(2)]
+        for child in children:
+            child.start()
+        for child in children:
+            child.join(10)
+            assert child.exitcode == 4, "all four it asked for"
+        assert bucket.available == pytest.approx(0, abs=0.1), "each of the ten was taken from the bucket"
+        assert not bucket.try_acquire()
+
+
+def _take_four(bucket: RedisTokenBucket) -> None:
+    os._exit(sum(bucket.try_acquire() for _ in range(4)))
+
+
+def test_a_take_whose_answer_is_lost_is_given_once(
+    server: EmbeddedRedis, fleet_name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SyncStore(server.url) as store:
+        bucket = RedisTokenBucket("b", 10.0, 0.001, store=store, fleet=fleet_name)
+        assert bucket.try_acquire() and bucket.try_acquire()
+        said, reads = store._lines.exchange, list[int]()
+
+        def lose(*what: Any) -> list[Any]:
+            replies = said(*what)
+            reads.append(1)
+            if len(reads) == 1:
+                raise RedisConnectionError("the reply is lost")
+            return replies
+
+        monkeypatch.setattr(store._lines, "exchange", lose)
+        assert bucket.try_acquire()
+        assert len(reads) == 2
+        assert bucket.available == pytest.approx(7, abs=0.1)
 
 
 @pytest.mark.parametrize("numbers", [(0.0, 1.0), (1.0, 0.0), (-1.0, 1.0)])
@@ -259,9 +310,10 @@ async def test_an_async_bucket_lets_others_run_and_starts_who_waits_in_order(
     await asyncio.gather(*(one(n) for n in range(10)))
     assert order == list(range(10))
     assert not await bucket.try_acquire(2)
-    bucket.charge(1000)
-    await asyncio.sleep(0.05)
-    assert await bucket.available() < -900
+    bucket.charge(100_000)
+    async with asyncio.timeout(10):
+        while await bucket.available() >= -90_000:
+            await asyncio.sleep(0.005)
     await store.close()
 
 
@@ -323,3 +375,110 @@ def test_a_usage_is_one_round_trip_and_all_or_nothing(server: EmbeddedRedis, fle
         limiter.acquire_usage(input_tokens=50, output_tokens=1, timeout=0)
         assert limiter.gate.core.trips - trips == 2
         assert limiter.gate.look().levels["input_tpm"] == pytest.approx(49, abs=1)
+
+
+# Streams.
+
+
+class Words:
+    """A stream that gives words for as long as it is let, and breaks if it is told to."""
+
+    def __init__(self, *, breaks: bool = False) -> None:
+        self.breaks, self.go, self.opened = breaks, asyncio.Event(), 0
+
+    async def __call__(self) -> AsyncIterator[str]:
+        self.opened += 1
+        yield "so"
+        await self.go.wait()
+        if self.breaks:
+            raise ConnectionResetError("cut")
+        yield "it is"
+
+
+async def test_a_stream_holds_its_permit_until_it_ends_is_cut_or_is_left(
+    server: EmbeddedRedis, fleet_name: str, clock: Time
+) -> None:
+    store = AsyncStore(server.url, now_us=lambda: round(clock.now * 1e6))
+    breaker = AsyncRedisCircuitBreaker("api", 1, 10.0, 1, clock, store=store, fleet=fleet_name, staleness=0)
+    agent = AgentSession(role="writer", phase="draft", async_circuit_breaker=breaker)
+
+    async def under_way() -> int:
+        return (await breaker.gate.look()).probes
+
+    async def half_open() -> None:
+        await breaker.record_failure()
+        clock.now += 10
+        assert await breaker.state() is CircuitState.HALF_OPEN
+
+    async with agent.asession() as session:
+        # It ends: what is probed is well again.
+        await half_open()
+        words = Words()
+        async with session.arun_turn_stream(words) as stream:
+            assert await anext(aiter(stream)) == "so"
+            assert await under_way() == 1
+            with pytest.raises(CircuitOpenError):  # the only permit is out
+                async with session.arun_turn_stream(words) as other:
+                    await anext(aiter(other))
+            words.go.set()
+            assert [word async for word in stream] == ["it is"]
+        assert (words.opened, await under_way(), await breaker.state()) == (1, 0, CircuitState.CLOSED)
+        # It is cut: that is a failure.
+        await half_open()
+        cut = Words(breaks=True)
+        async with session.arun_turn_stream(cut) as stream:
+            await anext(aiter(stream))
+            cut.go.set()
+            with pytest.raises(ConnectionResetError):
+                await anext(aiter(stream))
+        assert (await under_way(), await breaker.state()) == (0, CircuitState.OPEN)
+        # It is left, cancelled, or too late: that says nothing, and another may probe at once.
+        clock.now += 10
+        async with session.arun_turn_stream(Words()) as stream:
+            await anext(aiter(stream))
+        assert (await under_way(), await breaker.state()) == (0, CircuitState.HALF_OPEN)
+
+        async def read() -> None:
+            async with session.arun_turn_stream(Words()) as stream:
+                async for _ in stream:
+                    reading.set()
+
+        reading = asyncio.Event()
+        task = asyncio.ensure_future(read())
+        await reading.wait()
+        assert await under_way() == 1
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert (await under_way(), await breaker.state()) == (0, CircuitState.HALF_OPEN)
+        with pytest.raises(TurnTimeoutError):
+            async with session.arun_turn_stream(Words(), timeout=0.05) as stream:
+                async for _ in stream:
+                    pass
+        assert (await under_way(), await breaker.state()) == (0, CircuitState.HALF_OPEN)
+        # Nobody closes it: it goes with its last reference.
+        stream = session.arun_turn_stream(Words())
+        await anext(aiter(stream))
+        assert await under_way() == 1
+        del stream
+        gc.collect()
+        async with asyncio.timeout(5):
+            while await under_way():
+                await asyncio.sleep(0.005)
+    await breaker.close()
+    await store.close()
+
+
+def test_a_permit_of_threads_is_held_for_a_block(store: SyncStore, fleet_name: str, clock: Time) -> None:
+    breaker = RedisCircuitBreaker("api", 1, 10.0, 1, clock, store=store, fleet=fleet_name, staleness=0)
+    with breaker.permit():
+        pass
+    with pytest.raises(ConnectionResetError), breaker.permit():
+        raise ConnectionResetError
+    with pytest.raises(CircuitOpenError), breaker.permit():
+        raise AssertionError("not admitted")
+    clock.now += 10
+    with breaker.permit():
+        assert breaker.gate.look().probes == 1
+    assert (breaker.gate.look().probes, breaker.state()) == (0, CircuitState.CLOSED)
+    breaker.close()

@@ -76,6 +76,18 @@ def test_a_decision_read_before_its_call_was_asked_is_read_again(desk: Desk) -> 
     assert desk.suspend(again, ASK, Suspended(call_id="c2"), inbox=["early"]).home == "due"
 
 
+def test_a_call_that_is_asked_again_waits_for_another_decision(desk: Desk) -> None:
+    run = suspended(desk)
+    desk.decide(run, "tool-1", "d1")
+    again = Suspended(call_id="c1", aliases=("tool-2", ""))
+    assert desk.suspend(desk.claim(), again, inbox=["d1"]).home == "due"
+    with pytest.raises(errors.AlreadyDecided):
+        desk.decide(run, "tool-1", "for the first question")
+    assert not desk.decide(run, "c1", "d1"), "the first decision, sent again, is no answer to the second question"
+    assert desk.decide(run, "tool-2", "d2")
+    assert [entry.entry_id for entry in desk.claim().inbox] == ["d2"]
+
+
 def test_a_decision_for_an_unknown_call_is_refused_once_the_run_waits(desk: Desk) -> None:
     run = suspended(desk)
     with pytest.raises(errors.UnknownCall):

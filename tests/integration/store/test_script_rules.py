@@ -22,7 +22,7 @@ ALLOWED = {
     *("DEL", "EXISTS", "GET", "SET", "PERSIST", "PEXPIRE", "PUBLISH", "TIME", "COPY", "RENAME", "UNLINK"),
     *("HDEL", "HEXISTS", "HGET", "HGETALL", "HINCRBY", "HKEYS", "HLEN", "HMGET", "HSET", "HSETNX", "HVALS"),
     *("LLEN", "LPOP", "LPUSH", "LRANGE", "LREM", "LTRIM", "RPUSH"),
-    *("SADD", "SCARD", "SMEMBERS"),
+    *("SADD", "SCARD", "SMEMBERS", "SREM"),
     "UNLINK",
     *("XADD", "XRANGE", "XTRIM"),
     *("ZADD", "ZCARD", "ZCOUNT", "ZINCRBY", "ZPOPMIN", "ZRANGE", "ZRANGEBYSCORE", "ZREM", "ZREMRANGEBYSCORE", "ZSCORE"),
@@ -42,7 +42,15 @@ def every() -> list[str]:
 
 def of_partition(name: str) -> bool:
     """Say if a script or fragment works on a partition; the others have a key of their own and a room of their own."""
-    return name in ("_unit", "_homes", "_above", "_finish", "_grant", "_start", "_drop") or "-- include: _unit" in source(name)
+    return name in (
+        "_unit",
+        "_homes",
+        "_above",
+        "_finish",
+        "_grant",
+        "_start",
+        "_drop",
+    ) or "-- include: _unit" in source(name)
 
 
 def twin(name: str) -> Callable[..., Any]:

@@ -21,7 +21,7 @@ WHOLE = {
     "pa": "pace_at",
     "used": "used",
     "halved": "halved",
-    "sa": "slot_at",
+    "sa": "arrived",
     "due": "due",
     "us": "clock",
     "e0": "epoch",
@@ -52,6 +52,9 @@ def take(store: SyncStore, keys: GateKeys) -> Gate:
             gate.bookings[rest] = value
         elif colon and kind == "x":
             gate.quarantined[rest] = int(value)
+        elif colon and kind == "n":
+            number, over = value.split(":")
+            gate.lanes[rest] = int(number), int(over)
         elif colon and kind == "z":
             gate.levels[rest] = int(value)
         elif colon and kind in ("u", "k"):
@@ -69,7 +72,7 @@ def take(store: SyncStore, keys: GateKeys) -> Gate:
         elif name == "la":
             gate.latency = int(value)
         else:
-            assert name in ("ln", "names", "min"), name
+            assert name in ("ln", "sq", "names", "min"), name
     gate.rates = {name: (each, int(span)) for name, (each, span) in rates.items()}
     gate.ends = {name: int(at) for name, at in pairs(store.command("ZRANGE", keys.ends, 0, -1, "WITHSCORES")).items()}
     line = pairs(store.command("ZRANGE", keys.line, 0, -1, "WITHSCORES"))
@@ -82,6 +85,9 @@ def take(store: SyncStore, keys: GateKeys) -> Gate:
     for worker, value in pairs(store.command("HGETALL", keys.evid)).items():
         failures, run, last = map(int, value.split(" "))
         gate.evidence[worker] = failures, run, last
-    length = int(store.command("HGET", keys.clock, "ln") or 0)
-    assert length == len(gate.line)
+    gate.slots = {
+        name: int(rank) for name, rank in pairs(store.command("ZRANGE", keys.slots, 0, -1, "WITHSCORES")).items()
+    }
+    lengths = [int(length or 0) for length in store.command("HMGET", keys.clock, "ln", "sq")]
+    assert lengths == [len(gate.line), len(gate.slots)]
     return gate

@@ -37,7 +37,7 @@ amounts = st.sampled_from((0, 1, 400, 1_000, 2_500))
 def picture(store: SyncStore) -> Books:
     """Read a tenant's books from Redis."""
     book = pairs(store.command("HGETALL", KEYS.clock))
-    books = Books(int(book.get("us") or 0), None)
+    books = Books(int(book.get("us") or 0), None, int(book.get("looks") or 0))
     for name in store.redis.scan_iter(match=f"{KEYS.clock}:*", count=1000):
         kind, _, rest = name.removeprefix(f"{KEYS.clock}:").partition(":")
         if kind == "level":
@@ -157,6 +157,15 @@ class BothBooks(RuleBasedStateMachine):
     @rule(levels=st.lists(st.sampled_from(LEVELS), max_size=3))
     def look(self, levels: list[str]) -> None:
         self.say(calls.look(KEYS, levels))
+
+    @precondition(lambda self: self.sent)  # a tenant without books is not swept: `looks` would make them
+    @rule()
+    def sweep(self) -> None:
+        """Nobody calls: a coordinator writes off what expired, and says when to come again."""
+        over = [held for held in self.twin.open if held.expires <= max(self.now, self.twin.clock)]
+        reply = self.say(calls.sweep(KEYS))
+        assert reply[2] == min(len(over), 64)
+        assert not [held for held in self.twin.open if held.expires <= self.now][: 64 - reply[2]]
 
     @rule(seconds=st.sampled_from((0.001, 0.02, 5.0, 31.0, 3700.0, 86_400.0, 33 * 86_400.0, -30.0)))
     def pass_time(self, seconds: float) -> None:

@@ -68,7 +68,8 @@ class BothWorlds(RuleBasedStateMachine):
         self.sent_at = BEGIN
         self.out: list[tuple[str, str, int]] = []
         self.listener = side.store.redis.pubsub(ignore_subscribe_messages=True)
-        self.listener.subscribe(self.keys.news)
+        self.twin.ears = frozenset({"e1"})
+        self.listener.subscribe(self.keys.news, self.keys.ear("e1"))
         while self.listener.get_message(timeout=0.01) is not None:
             pass
 
@@ -77,27 +78,31 @@ class BothWorlds(RuleBasedStateMachine):
 
     def say(self, call: Call[Any]) -> Any:
         self.side.now = self.now
-        said = len(self.twin.said)
+        said, whispered = len(self.twin.said), len(self.twin.whispered)
         mine = speak(self.twin, call, self.now)
         theirs = self.side.say(call)
         assert normal(theirs) == normal(mine), f"{call.script}{tuple(call.args)}\n redis {theirs}\n twin  {mine}"
-        self.compare(said)
+        self.compare(said, whispered)
         return mine
 
-    def compare(self, said: int) -> None:
+    def compare(self, said: int, whispered: int) -> None:
         real, twin = gate_picture.take(self.side.store, self.keys), copy.deepcopy(self.twin)
-        told = twin.said[said:]
-        twin.said, twin.minimum = [], None
+        told = [(self.keys.news, text) for text in twin.said[said:]]
+        told += [(self.keys.ear(ear), text) for ear, text in twin.whispered[whispered:] if ear == "e1"]
+        twin.said, twin.whispered, twin.ears, twin.minimum = [], [], None, None
         # What is gone counts as nothing on both sides.
         twin.sums = {name: value for name, value in twin.sums.items() if value or name in real.sums}
         assert real == twin, "\n".join(differences(real, twin, "redis", "twin"))
-        heard = [message["data"] for message in iter(lambda: self.listener.get_message(timeout=0), None)]
+        heard = [
+            (message["channel"], message["data"])
+            for message in iter(lambda: self.listener.get_message(timeout=0), None)
+        ]
         for _ in range(100):
             if len(heard) >= len(told):
                 break
             if (message := self.listener.get_message(timeout=0.02)) is not None:
-                heard.append(message["data"])
-        assert heard == told
+                heard.append((message["channel"], message["data"]))
+        assert sorted(heard, key=lambda one: one[0]) == sorted(told, key=lambda one: one[0])
 
     def kept(self, call: Call[Any]) -> Any:
         reply = self.say(call)
@@ -131,6 +136,7 @@ class BothWorlds(RuleBasedStateMachine):
         reach=st.sampled_from((0, 3 * S, calls.FOR_EVER)),
         share=st.tuples(st.sampled_from((0.0, 0.3, 1.0)), st.sampled_from((0.0, 0.1, 0.37, 1.0))),
         lease=st.sampled_from((S, 8 * S)),
+        ear=st.sampled_from(("e1", "e1", "gone")),
     )
     def admit(self, share: tuple[float, float], booking: str, lease: int, wait: int, reach: int, **who: Any) -> None:
         assert self.terms is not None
@@ -148,6 +154,24 @@ class BothWorlds(RuleBasedStateMachine):
         reply = self.kept(self.terms.admit(ask, costs))
         if reply[0] == 1:
             self.out.append((call_id, ask.holder, reply[7]))
+
+    @precondition(lambda self: self.terms is not None and self.terms.spec.buckets)
+    @rule(
+        lane=st.sampled_from(("l1", "l2")),
+        number=st.integers(-1, 1),
+        part=st.sampled_from((0.1, 0.3, 1.0)),
+        times=st.integers(1, 3),
+    )
+    def take(self, lane: str, number: int, part: float, times: int) -> None:
+        """Who takes of one bucket; a number is new, or the last one, or an older one that comes late."""
+        assert self.terms is not None
+        bucket = self.terms.spec.buckets[0]
+        for _ in range(times):
+            last = self.twin.lanes.get(lane, (0, 0))[0]
+            before = copy.deepcopy(self.twin)
+            reply = self.say(self.terms.take(bucket.name, bucket.capacity * part, lane, max(1, last + number)))
+            if reply[0] != 0 or number <= 0 < last:
+                assert self.changed(before) == []
 
     @precondition(lambda self: self.out)
     @rule(
@@ -203,6 +227,30 @@ class BothWorlds(RuleBasedStateMachine):
         for i in range(n):
             who = {"holder": WORKERS[i % 3], "tenant": TENANTS[i % 2], "priority": i % 2}
             self.admit((part, part), f"b{next(self.ids)}", S, 0, calls.FOR_EVER, **who)
+
+    @precondition(lambda self: self.terms is not None and self.terms.spec.slots is not None)
+    @rule(
+        n=st.integers(2, 9),
+        part=st.sampled_from((0.0, 0.0, 0.3)),
+        ears=st.sampled_from(("e1", "gone", "mixed")),
+        parked=st.booleans(),
+        wait=st.sampled_from((S, 30 * S)),
+    )
+    def many_wait_for_slots(self, n: int, part: float, ears: str, parked: bool, wait: int) -> None:
+        for i in range(n):
+            ear = ears if ears != "mixed" else "e1" if i % 2 else "gone"
+            who = {"holder": WORKERS[i % 3], "tenant": TENANTS[i % 2], "priority": i % 3 // 2, "ear": ear}
+            absent = parked and i % 2
+            booking = f"p{next(self.ids)}" if absent else "mine"
+            self.admit((part, part), booking, 8 * S, 0 if absent else wait, calls.FOR_EVER, **who)
+
+    @precondition(lambda self: self.twin.used)
+    @rule(n=st.integers(1, 5), latency=st.sampled_from((0, 50_000, S)))
+    def some_end(self, n: int, latency: int) -> None:
+        """Calls under way end: their slots go to who waits."""
+        held = [call for call, record in self.twin.calls.items() if record != "-" and record.split(":")[1] == "1"]
+        for call in held[:n]:
+            self._settle(call, "w1", self.twin.generation, "ok", latency, 0.0)
 
     @precondition(lambda self: self.terms is not None and self.terms.spec.breaker is not None)
     @rule(ends=st.lists(st.sampled_from(("ok", "ok", "fail", "none")), min_size=1, max_size=3), slow=st.booleans())

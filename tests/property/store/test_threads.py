@@ -32,7 +32,14 @@ class Threads(Worlds):
         idem=st.sampled_from(("", "k1", "k3")),
     )
     def start(
-        self, thread: str, policy: OnBusy, idem: str, parent: Run | None = None, token: str = "", detached: bool = False
+        self,
+        thread: str,
+        policy: OnBusy,
+        idem: str,
+        parent: Run | None = None,
+        token: str = "",
+        agent: str = "writer",
+        detached: bool = False,
     ) -> None:
         run_id = f"run{next(self.ids)}"
         spec = StartSpec(
@@ -40,7 +47,7 @@ class Threads(Worlds):
             tenant="acme",
             thread_id=thread if parent is None else f"sub-agent-{run_id}",
             role="writer",
-            agent="writer",
+            agent=agent,
             payload_digest="p",
             on_busy=policy,
             idem=idem,
@@ -108,13 +115,19 @@ class Threads(Worlds):
         self.say(calls.commit(self.keys, spec))
 
     @precondition(lambda self: any(run.is_leased for run in self.twin.runs.values()))
-    @rule(n=nth, open=st.integers(1, 3), steered=st.booleans(), then=st.sampled_from(("complete", "continue", "ask")))
-    def send_out(self, n: int, open: int, steered: bool, then: str) -> None:
+    @rule(
+        n=nth,
+        open=st.integers(1, 3),
+        steered=st.booleans(),
+        agent=st.sampled_from(("writer", "tool:x")),
+        then=st.sampled_from(("complete", "continue", "ask")),
+    )
+    def send_out(self, n: int, open: int, steered: bool, agent: str, then: str) -> None:
         """Start two children (and one by whoever lost the lease), wait for `open` ends; they end, go on, or ask."""
         held = [run for run in self.twin.runs.values() if run.is_leased]
         run = held[n % len(held)]
         for token in (run.token, run.token, "1.stale"):
-            self.start("", OnBusy.ENQUEUE, "", parent=run, token=token)
+            self.start("", OnBusy.ENQUEUE, "", parent=run, token=token, agent=agent)
         if steered:
             self.say(calls.inbox_put(self.keys, run.id, f"steer{next(self.ids)}", "steer", "", '"x"'))
         read = [] if steered else sorted(run.inbox)
@@ -123,6 +136,8 @@ class Threads(Worlds):
         for _ in range(4):
             self.claim()
             for kid in [one for one in self.twin.runs.values() if one.is_leased and one.parent == run.id]:
+                for count in (1, 2):
+                    self.say(calls.live_append(self.keys, kid.id, kid.token, 1000, 600_000, [("text", "1")] * count))
                 over = CommitSpec(run_id=kid.id, token=kid.token, move="complete", worker="w1", body="1")
                 if then == "continue":
                     over = replace(over, move="continue", body="")

@@ -58,6 +58,7 @@ class BothWorlds(Worlds):
         priority=st.integers(0, 1),
         attempts=st.integers(1, 3),
         parent=st.none() | st.none() | nth,
+        call=st.booleans(),
     )
     def start(self, tenant: str, thread: str, parent: int | None, policy: OnBusy, idem: str, **more: Any) -> None:
         run_id = f"run{next(self.ids)}"
@@ -68,7 +69,7 @@ class BothWorlds(Worlds):
             tenant=tenant,
             thread_id=f"sub-agent-{above}" if above else thread,
             role=more["role"],
-            agent=more["role"],
+            agent="tool:x" if above and more["call"] else more["role"],
             payload_digest=more["payload"],
             on_busy=policy,
             has_messages=more["messages"],

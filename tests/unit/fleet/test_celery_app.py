@@ -24,7 +24,8 @@ from techrevati.fleet.celery.transport import decode_message, room
         ("unix:///run/redis.sock?db=3", "redis+socket:///run/redis.sock?virtual_host=3"),
         ("unix://:pw@/run/redis.sock?db=1", "redis+socket://:pw@/run/redis.sock?virtual_host=1"),
         ("redis+socket:///run/r.sock?virtual_host=1", "redis+socket:///run/r.sock?virtual_host=1"),
-        ("sentinel://a:26379?master_name=m;sentinel://b:26379", "sentinel://a:26379;sentinel://b:26379"),
+        ("sentinel://a:26379?master_name=m;sentinel://b:26379", "sentinel://a:26379/0;sentinel://b:26379/0"),
+        ("sentinel://:p%40w@a,b:1/3?master_name=m", "sentinel://:p%40w@a:26379/3;sentinel://:p%40w@b:1/3"),
         ("amqp://u:p@rabbit/vhost", "amqp://u:p@rabbit/vhost"),
     ],
 )

@@ -124,26 +124,29 @@ async def run_script(
     command = _limited([*interpreter(script), *arguments], limits)
     inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
     capture = _Capture(limits.output)
-    transport, _ = await asyncio.get_running_loop().subprocess_exec(
-        lambda: capture,
-        *command,
-        stdin=asyncio.subprocess.DEVNULL,
-        cwd=directory,
-        env=inherited | dict(environment or {}),
-        start_new_session=True,
+    # A task that is not cancelled: asyncio's own way out of a half-started process kills the shell only, and may
+    # wait for ever for pipes that were never connected.
+    starting = asyncio.ensure_future(
+        asyncio.get_running_loop().subprocess_exec(
+            lambda: capture,
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            cwd=directory,
+            env=inherited | dict(environment or {}),
+            start_new_session=True,
+        )
     )
     timed_out = False
     try:
+        transport, _ = await asyncio.shield(starting)
         async with asyncio.timeout(limits.timeout):
             await asyncio.shield(capture.exited)
     except TimeoutError:
         timed_out = True
     finally:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(transport.get_pid(), signal.SIGKILL)
-        await _until(capture.closed)
-        transport.close()
-        await _until(capture.closed)  # the pipes close in the loop's next rounds
+        await asyncio.wait([starting])
+        if starting.exception() is None:
+            await _end(starting.result()[0], capture)
     return ScriptResult(
         None if timed_out else transport.get_returncode(),
         capture.text(1),
@@ -152,6 +155,14 @@ async def run_script(
         capture.truncated[2],
         timed_out,
     )
+
+
+async def _end(transport: asyncio.SubprocessTransport, capture: _Capture) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(transport.get_pid(), signal.SIGKILL)
+    await _until(capture.closed)
+    transport.close()
+    await _until(capture.closed)  # the pipes close in the loop's next rounds
 
 
 async def _until(closed: asyncio.Future[None]) -> None:

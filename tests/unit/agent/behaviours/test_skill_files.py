@@ -1,6 +1,7 @@
 """Reading a skill's files, and running its scripts."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import socket
@@ -148,6 +149,31 @@ async def test_12_3_a_script_that_escapes_its_group_does_not_hold_us_up(root: Pa
     done = await run(root, "x.py", code)
     assert (done.exit_code, done.stdout) == (0, "on\n")
     assert time.monotonic() - began < 3.5
+
+
+def at_work_in(folder: Path) -> list[str]:
+    """Give the processes that run in a folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink() == folder:
+                found.append((process / "cmdline").read_text("utf-8"))
+    return found
+
+
+async def test_12_3_a_run_that_is_cancelled_while_its_script_starts_ends_and_leaves_nothing(root: Path) -> None:
+    for rounds in range(12):
+        task = asyncio.create_task(run(root, "x.sh", "sleep 300"))
+        for _ in range(rounds):
+            await asyncio.sleep(0)
+        task.cancel()
+        async with asyncio.timeout(10):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        deadline = time.monotonic() + 10
+        while left := at_work_in(root):
+            assert time.monotonic() < deadline, (rounds, left)
+            await asyncio.sleep(0.01)
 
 
 async def test_12_3_a_cancelled_run_kills_its_script(root: Path) -> None:
