@@ -35,6 +35,7 @@ class ListedModel:
         on_event = request.options.get("on_event") or (lambda kind, data: None)
         if done < len(commands):
             batch = commands[done] if isinstance(commands[done][0], list) else [commands[done]]
+            batch = json.loads(json.dumps(batch).replace("$child", _child(after)))
             made = []
             for place, (name, *words) in enumerate(batch):
                 function = {"name": name, "arguments": json.dumps(words[0] if words else {})}
@@ -45,6 +46,12 @@ class ListedModel:
         text = json.dumps({"results": [one.get("data") for one in results], "heard": heard})
         request.options["on_delta"](text)
         return ModelReply(text, 10, 8, 7, request.model, stop_reason="stop")
+
+
+def _child(said: list[dict[str, Any]]) -> str:
+    """Give the run id of the first sub-agent that a tool's result names."""
+    found = (_result(one["content"]).get("data") for one in said if one["role"] == "tool")
+    return next((str(data["run_id"]) for data in found if isinstance(data, dict) and "run_id" in data), "")
 
 
 def _is_list(message: dict[str, Any]) -> bool:
