@@ -284,7 +284,8 @@ class Coordinator:
         match decision:
             case Place(agent, role):
                 self.done.placed += 1
-                call = calls.route(keys, run_id, hop, "place", role=role, agent=agent)
+                winds = "1" if (card := self.cards.get(agent)) is not None and card.winds_up else ""
+                call = calls.route(keys, run_id, hop, "place", role=role, agent=agent, why=winds)
             case Wait(wait, why):
                 self.done.waiting += 1
                 log.warning("run %s waits: %s", run_id, why)
