@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from techrevati.fleet.answers import Answer, split_options
-from techrevati.fleet.chat import for_anthropic, options_for_anthropic
+from techrevati.fleet.chat import for_anthropic, marked_for_cache, options_for_anthropic
 from techrevati.fleet.feedback import Feedback
 from techrevati.fleet.models import ModelReply, ModelRequest
 from techrevati.fleet.prices import Tokens, cost_micros
@@ -52,6 +52,7 @@ class _Message:
                 self.answer.call(index, block.id, block.name, json.dumps(block.input) if block.input else None)
             case "thinking" | "redacted_thinking":
                 self.blocks[index] = block.model_dump(exclude_none=True)
+                self.answer.conceal(self.blocks[index].get("data", ""))
 
     def _go_on(self, index: int, delta: Any) -> None:
         match delta.type:
@@ -79,8 +80,12 @@ class AnthropicModel(SdkModel):
             NoProvider: no SDK, or no key.
         """
         answer, options = split_options(request.options)
+        options = options_for_anthropic(options)
+        cache = options.pop("prompt_cache", False)
         system, messages = for_anthropic(request.messages)
-        sent = {**options_for_anthropic(options), "messages": messages}
+        if cache:
+            system, messages = marked_for_cache(system, messages)
+        sent = {**options, "messages": messages}
         if system:
             sent["system"] = system
         message = _Message(answer)

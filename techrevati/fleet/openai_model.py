@@ -22,6 +22,7 @@ class OpenAIModel(SdkModel):
             NoProvider: no SDK, or no key.
         """
         answer, options = split_options(request.options)
+        options.pop("prompt_cache", None)  # it caches by itself
         options.setdefault("stream_options", {"include_usage": True})
         usage: Any = None
 

@@ -24,7 +24,7 @@ class UnknownBucket(StoreError, ValueError):
         self.gate, self.bucket, self.known = gate, bucket, known
 
     def __str__(self) -> str:
-        known = f", or use one it has: {', '.join(self.known)}" if self.known else " (it has none)"
+        known = f", or use one it has: {', '.join(self.known)}" if self.known else "; it has none"
         return f"gate {self.gate!r} has no bucket {self.bucket!r}; fix: declare it{known}"
 
 
