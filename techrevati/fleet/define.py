@@ -7,18 +7,20 @@ Everything a step asked of the outside is in the turn's journal, and its ids are
 runs again asks nothing twice and makes the same messages.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
 
 from techrevati.agent.agent import Agent
 from techrevati.agent.answers import reason_of
+from techrevati.agent.cancellation import Cancellation
 from techrevati.agent.ids import DerivedIds
 from techrevati.agent.loop import records
 from techrevati.agent.loop.checkpoint import Checkpoint
 from techrevati.agent.loop.outcome import Continue, Finished, StepOutcome, Suspended
-from techrevati.agent.loop.ports import GivenInbox, Ports
+from techrevati.agent.loop.ports import Ports
 from techrevati.agent.loop.records import OnSuspend
 from techrevati.agent.loop.starting import prepare_run
 from techrevati.agent.loop.step import step
@@ -31,9 +33,11 @@ from techrevati.agent.threads.message import Message, Role
 from techrevati.agent.threads.runs import RunOrigin, RunRequest
 from techrevati.agent.threads.store import Loaded
 from techrevati.agent.threads.thread import Thread
+from techrevati.fleet.leases import Ending
 from techrevati.fleet.loop_children import LINEAGE, FleetSubAgents, fleet_id
-from techrevati.fleet.loop_ports import FleetModel, Through, TurnCommitter, TurnSink, loop_message
+from techrevati.fleet.loop_ports import FleetModel, Through, TurnCommitter, TurnInbox, TurnSink, loop_message
 from techrevati.fleet.loop_tools import KEPT, FleetTools, forget_calls, loop_document
+from techrevati.fleet.opening import Opening, opening_of
 from techrevati.fleet.outcome import Ask, Join, Outcome, Suspend
 from techrevati.fleet.turn import Turn
 
@@ -51,19 +55,21 @@ def agent_function(agent: Agent, *, model_timeout: float = MODEL_TIMEOUT) -> Cal
         stored = tuple(loop_message(said, place) for place, said in enumerate(turn.messages))
         ids = DerivedIds(f"{turn.run_id}:{turn.number}", turn.created_ms)
         start = _checkpoint(agent, turn, stored, opening, ids)
-        tools = FleetTools(turn, agent.states.actions)
+        tools, cancellation = FleetTools(turn, agent.states.actions), Cancellation()
+        inbox = TurnInbox(turn, _decisions(turn), steering)
         ports = Ports(
-            model=FleetModel(turn, model_timeout),
+            model=FleetModel(turn, model_timeout, inbox),
             committer=TurnCommitter(),
             sink=TurnSink(turn),
             tools=tools,
-            inbox=GivenInbox(_decisions(turn), steering),
+            inbox=inbox,
             children=FleetSubAgents(turn),
+            cancellation=cancellation,
             new_id=ids,
             now_ms=turn.now_ms,
         )
         try:
-            outcome = await step(agent, start, ports)
+            outcome = await _to_its_end(turn, step(agent, start, ports), cancellation)
         except Through as through:
             raise through.error from through
         except BaseException:
@@ -78,6 +84,20 @@ def agent_function(agent: Agent, *, model_timeout: float = MODEL_TIMEOUT) -> Cal
         return _ended(turn, outcome, tools)
 
     return take
+
+
+async def _to_its_end(turn: Turn, work: Coroutine[Any, Any, StepOutcome], cancellation: Cancellation) -> StepOutcome:
+    """Await a step.  Of a run that is cancelled the loop makes an end: it cuts off what hangs, and leaves a note."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if turn.stopping is not Ending.CANCELLED:
+            task.cancel()
+            await asyncio.wait({task})
+            raise
+        cancellation.cancel()
+        return await task
 
 
 def _opened(turn: Turn) -> tuple[list[Any], tuple[str, ...]]:
@@ -101,22 +121,25 @@ def _checkpoint(
         return Checkpoint(turn.thread_id, stored, document, turn.version)
     forget_calls(turn.state)  # of a run before this one, that ended while a round of it waited
     lineage = turn.metadata.get(LINEAGE, {})
+    asked = opening_of(turn.input) if turn.number == 1 else Opening()
     said = tuple(loop_message({"id": ids(), **one}, len(stored)) for one in opening)
     request = RunRequest(
         agent_id=agent.id,
         thread_id=turn.thread_id,
         run_id=turn.run_id,
-        parent_run_id=lineage.get("parent_run_id"),
+        parent_run_id=lineage.get("parent_run_id", asked.parent_run_id),
         parent_thread_id=lineage.get("owner_thread_id"),
         origin=RunOrigin.SUBAGENT if lineage else RunOrigin.USER,
+        state=asked.state,
         messages=said,
+        initial_decisions=asked.decisions,
     )
     ready = prepare_run(
         agent,
         request,
         Loaded(Thread(id=turn.thread_id, messages=stored, state=document), turn.version),
         now_ms=turn.now_ms(),
-        policy=msgspec.convert(lineage["policy"], RunPolicy) if lineage else None,
+        policy=msgspec.convert(lineage["policy"], RunPolicy) if lineage else asked.policy,
         on_suspend=OnSuspend.PARK,
         parent_tool_call_id=lineage.get("call_id"),
         depth=lineage.get("depth", 0),
@@ -179,7 +202,9 @@ def _ended(turn: Turn, outcome: StepOutcome, tools: FleetTools) -> Outcome:
         case Suspended(_, calls, _, expires_at):
             return _suspended(turn, calls, expires_at)
         case Finished(checkpoint, reason, response):
-            if reason.type in ("error", "cancelled"):
+            if reason.type == "cancelled":
+                return turn.continue_()  # of a cancelled run whatever is no end becomes one
+            if reason.type == "error":
                 return turn.fail(str(reason.value or reason.type), {"termination": msgspec.to_builtins(reason)})
             if is_given(checkpoint.document):
                 return turn.complete(find(checkpoint.document, (*OUTPUT, "value")))

@@ -175,7 +175,9 @@ def test_cancelled_run_keeps_what_was_said_to_it(cluster: Cluster, client: Clien
     cluster.wait_told(f"held {run.id}")
     run.cancel("enough")
     eventually(lambda: run.status().status == "cancelled", "it stops", 10)
-    assert [one["role"] for one in client.thread("unanswered").messages().messages] == ["user"]
+    said = client.thread("unanswered").messages().messages
+    assert [one["role"] for one in said] == ["user", "assistant", "user"]
+    assert "interrupted while it was using tools" in said[-1]["content"] and said[-1]["visibility"] == "internal"
     assert answer(listed(client, ADD, thread_id="unanswered"))["results"] == [5]
 
 
