@@ -23,6 +23,7 @@ from typing import Any
 from techrevati.fleet import registry
 from techrevati.fleet.cards import Card
 from techrevati.fleet.codec import encode
+from techrevati.fleet.gates import gates_key, line_of, look_calls
 from techrevati.fleet.routing import HopLimits, Place, Refuse, Standing, Wait, decide
 from techrevati.fleet.settings import Settings
 from techrevati.fleet.sharing import share
@@ -30,13 +31,17 @@ from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
 from techrevati.store.budgets import AsyncBudget
 from techrevati.store.errors import StoreError
+from techrevati.store.gates import Picture
 from techrevati.store.keys import PartitionKeys, coordinator_queue, meta_key, roles_key
 from techrevati.store.records import decode_json, pairs
 from techrevati.store.scripts import PROTOCOL
 from techrevati.store.wire import Ring
+from techrevati.telemetry.metrics import GateGauges, GateSeen
 
 log = logging.getLogger(__name__)
 
+MEASURED = 5.0
+"""Seconds between two looks at the fleet's gates, where metrics are exported."""
 TICK = 0.05
 """Seconds between two looks at the heads of `due`: how late a timer may fire."""
 
@@ -72,6 +77,7 @@ class Coordinator:
     settings: Settings
     cards: Mapping[str, Card] = field(default_factory=dict)
     ring: Ring | None = None
+    gauges: GateGauges | None = None
     monotonic: Callable[[], float] = time.monotonic
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{os.urandom(3).hex()}")
     done: Done = field(default_factory=Done)
@@ -104,7 +110,8 @@ class Coordinator:
             await self._leave()
 
     def _duties(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
-        return self._share, self._tick, self._listen, self._publish, self._write_off
+        measure = () if self.gauges is None else (self._measure,)
+        return self._share, self._tick, self._listen, self._publish, self._write_off, *measure
 
     def stop(self) -> None:
         """End `run`; on its loop."""
@@ -338,6 +345,22 @@ class Coordinator:
             await self._store.command("HSET", meta, "protocol", lowest)
             log.info("the fleet's minimal protocol is %d now", lowest)
 
+    # -- gates, for whoever measures ---------------------------------------------------------------
+
+    async def _measure(self) -> None:
+        assert self.gauges is not None
+        while True:
+            with self._surviving("looking at gates"):
+                self.gauges.show(await self._gates_seen() if 0 in self.held else ())
+            await asyncio.sleep(MEASURED if 0 in self.held else 0.25)
+
+    async def _gates_seen(self) -> list[GateSeen]:
+        names = await self._store.command("SMEMBERS", gates_key(self.fleet))
+        asked = look_calls(self.fleet, names)
+        seen = await asyncio.gather(*(self._store.run(call) for _, call in asked), return_exceptions=True)
+        lines = [line_of(name, one) for (name, _), one in zip(asked, seen, strict=True) if isinstance(one, Picture)]
+        return [GateSeen(one.name, one.state, one.slots_used, one.slots, one.in_line, one.levels) for one in lines]
+
     # -- money that nobody settles -----------------------------------------------------------------
 
     async def _write_off(self) -> None:
@@ -349,6 +372,8 @@ class Coordinator:
                     for _ in range(16):
                         off = await budget.write_off()
                         self.done.written_off += off
+                        if self.gauges is not None:
+                            self.gauges.written_off(off)
                         if not off:
                             break
                         log.warning("%d reservations of calls that nobody settled are charged at their estimates", off)
