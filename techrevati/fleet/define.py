@@ -22,7 +22,7 @@ from techrevati.agent.loop import records
 from techrevati.agent.loop.checkpoint import Checkpoint
 from techrevati.agent.loop.outcome import Continue, Finished, StepOutcome, Suspended
 from techrevati.agent.loop.phases import has_hooks
-from techrevati.agent.loop.ports import GivenInbox, Ports
+from techrevati.agent.loop.ports import Ports
 from techrevati.agent.loop.racing import let_go
 from techrevati.agent.loop.records import OnSuspend
 from techrevati.agent.loop.starting import prepare_run
@@ -37,8 +37,9 @@ from techrevati.agent.threads.runs import RunOrigin, RunRequest
 from techrevati.agent.threads.store import Loaded
 from techrevati.agent.threads.thread import Thread
 from techrevati.fleet.loop_children import LINEAGE, FleetSubAgents, fleet_id
-from techrevati.fleet.loop_ports import FleetModel, Through, TurnCommitter, TurnSink, loop_message
+from techrevati.fleet.loop_ports import FleetModel, Through, TurnCommitter, TurnInbox, TurnSink, loop_message
 from techrevati.fleet.loop_tools import KEPT, FleetTools, forget_calls, loop_document
+from techrevati.fleet.opening import Opening, opening_of
 from techrevati.fleet.outcome import Ask, Join, Outcome, Suspend
 from techrevati.fleet.turn import Turn
 
@@ -59,12 +60,13 @@ def agent_function(agent: Agent, *, model_timeout: float = MODEL_TIMEOUT) -> Cal
         ids, cancellation = DerivedIds(f"{turn.run_id}:{turn.number}", turn.created_ms), Cancellation()
         start = _checkpoint(agent, turn, stored, opening, ids)
         tools = FleetTools(turn, agent.states.actions)
+        inbox = TurnInbox(turn, _decisions(turn), steering)
         ports = Ports(
-            model=FleetModel(turn, model_timeout),
+            model=FleetModel(turn, model_timeout, inbox),
             committer=TurnCommitter(),
             sink=TurnSink(turn),
             tools=tools,
-            inbox=GivenInbox(_decisions(turn), steering),
+            inbox=inbox,
             children=FleetSubAgents(turn),
             cancellation=cancellation,
             new_id=ids,
@@ -135,22 +137,25 @@ def _checkpoint(
         return Checkpoint(turn.thread_id, stored, document, turn.version)
     forget_calls(turn.state)  # of a run before this one, that ended while a round of it waited
     lineage = turn.metadata.get(LINEAGE, {})
+    asked = opening_of(turn.input) if turn.number == 1 else Opening()
     said = tuple(loop_message({"id": ids(), **one}, len(stored)) for one in opening)
     request = RunRequest(
         agent_id=agent.id,
         thread_id=turn.thread_id,
         run_id=turn.run_id,
-        parent_run_id=lineage.get("parent_run_id"),
+        parent_run_id=lineage.get("parent_run_id", asked.parent_run_id),
         parent_thread_id=lineage.get("owner_thread_id"),
         origin=RunOrigin.SUBAGENT if lineage else RunOrigin.USER,
+        state=asked.state,
         messages=said,
+        initial_decisions=asked.decisions,
     )
     ready = prepare_run(
         agent,
         request,
         Loaded(Thread(id=turn.thread_id, messages=stored, state=document), turn.version),
         now_ms=turn.now_ms(),
-        policy=msgspec.convert(lineage["policy"], RunPolicy) if lineage else None,
+        policy=msgspec.convert(lineage["policy"], RunPolicy) if lineage else asked.policy,
         on_suspend=OnSuspend.PARK,
         parent_tool_call_id=lineage.get("call_id"),
         depth=lineage.get("depth", 0),

@@ -47,7 +47,7 @@ from techrevati.store.aio import AsyncStore
 from techrevati.store.calls import ClaimSpec, CommitSpec
 from techrevati.store.errors import LeaseLost, RunNotFound, StoreError, StoreUnreachable
 from techrevati.store.keys import PartitionKeys
-from techrevati.store.records import Committed, Grant, decode_json
+from techrevati.store.records import Committed, Grant, InboxEntry, decode_json, inbox_of, pairs
 from techrevati.telemetry.tracing import Tracing, note_outcome
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,10 @@ class _Lines:
         kept = await self.store.run(calls.step_end(self.keys, self.run_id, self.token, journal))
         self.seam("after_step")
         return kept
+
+    async def mail(self) -> list[InboxEntry]:
+        reply = await self.store.command("HGETALL", self.keys.inbox(self.run_id))
+        return inbox_of(reply if isinstance(reply, dict) else pairs(reply))
 
     def delta(self, kind: str, data: str) -> None:
         self.live.add(kind, data)
@@ -222,7 +226,8 @@ class Engine:
             view = await self._threads.load(self.store, keys, grant)
             turn = running.turn = self._make_turn(keys, grant, view, live)
             if fields["cancel"]:  # it was asked to stop before: this turn is for its end
-                running.ending, turn.is_stopping = Ending.CANCELLED, True
+                running.ending = Ending.CANCELLED
+            turn.is_stopping = running.ending is Ending.CANCELLED
             await turn.children.read_ends(grant.inbox)
             with self.tracing.turn(run_id, fields, turn.attempt) as span:
                 spec, after, ending = await self._run(turn, view, running)

@@ -224,6 +224,17 @@ class Turn:
     def steering(self) -> list[Any]:
         return [entry.body for entry in self.inbox if entry.kind == "steer"]
 
+    async def hear(self) -> list[Any]:
+        """Give what the user has said to the run since the turn began, or was asked this; the turn has read it then.
+
+        Raises:
+            StoreUnreachable.
+        """
+        known = {entry.entry_id for entry in self.inbox}
+        late = [e for e in await self._lines.mail() if e.kind == "steer" and e.entry_id not in known]
+        self.inbox = [*self.inbox, *late]
+        return [entry.body for entry in late]
+
     # -- what may be done --------------------------------------------------------------------------
 
     async def model(
