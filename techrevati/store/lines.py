@@ -8,6 +8,7 @@ makes the connections: URLs, TLS, passwords and the handshake are its own.
 """
 
 import os
+import ssl
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,9 @@ from techrevati.store.wire import moved
 
 _NOTHING = object()
 _READ = 65_536
+_BIG = 32_768
+"""Bytes from which it pays not to copy pieces into one."""
+_PIECES = 64
 
 
 class Line:
@@ -41,15 +45,27 @@ class Line:
     def wait_no_longer_than(self, seconds: float | None) -> None:
         self._socket.settimeout(seconds)
 
-    def exchange(self, data: bytes, binary: Sequence[bool]) -> list[Any]:
+    def exchange(self, data: Sequence[bytes], binary: Sequence[bool]) -> list[Any]:
         """Send packed commands; see `Lines.exchange`."""
         try:
-            self._socket.sendall(data)
+            self._send(data)
             return [self._reply(not as_stored) for as_stored in binary]
         except TimeoutError as error:
             raise theirs.TimeoutError("no reply within the timeout") from error
         except OSError as error:
             raise theirs.ConnectionError(str(error) or "connection lost") from error
+
+    def _send(self, data: Sequence[bytes]) -> None:
+        if len(data) == 1:
+            self._socket.sendall(data[0])
+            return
+        size = sum(map(len, data))
+        if size < _BIG or len(data) > _PIECES or isinstance(self._socket, ssl.SSLSocket):  # TLS copies all the same
+            self._socket.sendall(b"".join(data))
+            return
+        sent = self._socket.sendmsg(data)
+        if sent < size:
+            self._socket.sendall(memoryview(b"".join(data))[sent:])
 
     def _reply(self, decode: bool) -> Any:
         reply = self._reader.gets(decode)
@@ -75,8 +91,8 @@ class Lines:
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool, self._idle, self._process = pool, deque[Line](), os.getpid()
 
-    def exchange(self, data: bytes, binary: Sequence[bool], within: float | None = None) -> list[Any]:
-        """Send packed commands; give a reply for each entry of `binary` (bytes as stored, or text).
+    def exchange(self, data: Sequence[bytes], binary: Sequence[bool], within: float | None = None) -> list[Any]:
+        """Send packed commands, in pieces; give a reply for each entry of `binary` (bytes as stored, or text).
 
         An error that answers one command stands in its place.  A connection that was idle and turns out to be
         closed is replaced at once: whatever is said here may be said twice.  `within` (s): a server that says
@@ -127,7 +143,7 @@ class Lines:
             raise
         return Line(connection, within)
 
-    def _over(self, line: Line, data: bytes, binary: Sequence[bool]) -> list[Any]:
+    def _over(self, line: Line, data: Sequence[bytes], binary: Sequence[bool]) -> list[Any]:
         try:
             replies = line.exchange(data, binary)
         except BaseException:

@@ -13,7 +13,7 @@ from redis.retry import Retry
 from techrevati.store.calls import Arg, Call
 from techrevati.store.lines import Lines
 from techrevati.store.sentinel import is_sentinel, master_pool
-from techrevati.store.wire import RETRIABLE, Ring, answer_of, pack, pack_command, replies_to, rung, translate
+from techrevati.store.wire import RETRIABLE, Ring, answer_of, in_pieces, pack_command, replies_to, rung, translate
 
 T = TypeVar("T")
 
@@ -78,7 +78,7 @@ class SyncStore:
         begun = self._monotonic()
         try:  # nearly always all there is to it
             now = "" if self._now_us is None else str(self._now_us())
-            reply = answer_of(call, self._lines.exchange(pack(call, now), replies_to(call), patience))
+            reply = answer_of(call, self._lines.exchange(in_pieces(call, now), replies_to(call), patience))
         except theirs.RedisError as error:
             reply = error
         if isinstance(reply, Exception):
@@ -110,7 +110,7 @@ class SyncStore:
         """Run plain, idempotent commands in one round trip."""
         if not commands:
             return []
-        data = b"".join(map(pack_command, commands))
+        data = [pack_command(command) for command in commands]
         what = str(commands[0][0]) if len(commands) == 1 else "pipeline"
         return self._insist(lambda: _whole(self._lines.exchange(data, [binary] * len(commands))), what)
 
@@ -120,7 +120,7 @@ class SyncStore:
         wanted = [replies_to(call) for call in calls]
         binary = [as_stored for one in wanted for as_stored in one] + [False] * bool(then)
         for whole in (False, True):
-            data = b"".join([*[pack(call, now, whole=whole) for call in calls], then])
+            data = [*(piece for call in calls for piece in in_pieces(call, now, whole=whole)), then]
             came = iter(self._lines.exchange(data, binary, within))
             replies = [answer_of(call, [next(came) for _ in one]) for call, one in zip(calls, wanted, strict=True)]
             replies += came

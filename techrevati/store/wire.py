@@ -36,14 +36,23 @@ _MULTI, _EXEC, _END = _pack(("MULTI",)), _pack(("EXEC",)), b"\r\n"
 
 def pack(call: Call[Any], now: str, *, whole: bool = False) -> bytes:
     """Give one script call as bytes: by digest, or with its source for a server that does not know it."""
+    return b"".join(in_pieces(call, now, whole=whole)) if call.first else _scripted(call, now, whole)
+
+
+def in_pieces(call: Call[Any], now: str, *, whole: bool = False) -> Sequence[bytes]:
+    """Give the same in pieces, so that what is big is not copied."""
+    packed = _scripted(call, now, whole)
+    if not call.first:
+        return (packed,)
+    # Packed with nothing in its last place, a command ends in "$0\r\n\r\n".
+    first = _pack((*call.first, b""))[:-5] + b"%d\r\n" % sum(map(len, call.pieces))
+    return (_MULTI + first, *call.pieces, _END + packed + _EXEC)
+
+
+def _scripted(call: Call[Any], now: str, whole: bool) -> bytes:
     lua = script(call.script)
     verb, what = ("EVAL", lua.source) if whole else ("EVALSHA", lua.sha)
-    packed = _pack((verb, what, "1", call.keys.clock, PROTOCOL, now, *call.args))
-    if not call.first:
-        return packed
-    # Packed with nothing in its last place, a command ends in "$0\r\n\r\n"; what is big is copied once, here.
-    first = _pack((*call.first, b""))[:-5] + b"%d\r\n" % sum(map(len, call.pieces))
-    return b"".join((_MULTI, first, *call.pieces, _END, packed, _EXEC))
+    return _pack((verb, what, "1", call.keys.clock, PROTOCOL, now, *call.args))
 
 
 def pack_command(args: Sequence[Arg | float]) -> bytes:
@@ -57,12 +66,14 @@ def replies_to(call: Call[Any]) -> list[bool]:
 
 def answer_of(call: Call[Any], replies: Sequence[Any]) -> Any:
     """Give the script's answer, or the error that stands in its place."""
+    done = replies[-1]
     if not call.first:
-        return replies[0]
+        return done
+    if type(done) is list and type(done[0]) is int and type(done[1]) is list:
+        return done[1]  # what EXEC answered: of the command, and of the script
     refused = next((reply for reply in replies if isinstance(reply, Exception)), None)
     if refused is not None:
         return refused
-    done = replies[-1]  # what EXEC answered: of the command, and of the script
     return next((reply for reply in done if isinstance(reply, Exception)), done[-1])
 
 

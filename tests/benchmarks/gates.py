@@ -201,7 +201,8 @@ def contestants(url: str, stack: ExitStack) -> tuple[list[Contestant], list[Cont
 
         return lambda times: runner.run(many(times))
 
-    opened = RedisCircuitBreaker("opened", 1, 3600.0, store=store)
+    # What it knows is good for longer than anything here keeps its listener from running.
+    opened = RedisCircuitBreaker("opened", 1, 3600.0, store=store, staleness=5.0)
     stack.callback(opened.close)
     refused(lambda: opened.call(fails), ConnectionError)()
     local = CircuitBreaker("local", 1, 3600.0)

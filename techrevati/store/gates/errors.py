@@ -24,8 +24,8 @@ class UnknownBucket(StoreError, ValueError):
         self.gate, self.bucket, self.known = gate, bucket, known
 
     def __str__(self) -> str:
-        known = f"use one it has: {', '.join(self.known)}" if self.known else "it has none"
-        return f"gate {self.gate!r} has no bucket {self.bucket!r}; fix: declare it, or {known}"
+        known = f", or use one it has: {', '.join(self.known)}" if self.known else "; it has none"
+        return f"gate {self.gate!r} has no bucket {self.bucket!r}; fix: declare it{known}"
 
 
 class CostTooLarge(StoreError, ValueError):

@@ -13,8 +13,8 @@ import msgspec
 Texts = dict[str, bytes]
 """Top-level key -> JSON text, in order."""
 
-_WORTH = 64  # bytes: shorter texts are written whole
-_GRAIN = 32  # bytes: what two texts share is found to this
+_WORTH = 256  # bytes: shorter texts are written whole
+_GRAIN = 64  # bytes: what two texts share is found to this
 _FASTER = 8  # so much more is compared each time, from one grain on: texts that share nothing cost nothing
 
 

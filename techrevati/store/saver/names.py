@@ -1,7 +1,7 @@
 """Names of one thread's checkpoints on Redis: a hash tag per thread, so threads spread over a cluster."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from techrevati.store.errors import BadName
 from techrevati.store.keys import check_role, check_tenant
@@ -17,10 +17,11 @@ class SaverKeys:
     tenant: str
     thread: str
 
-    @property
-    def clock(self) -> str:
-        """Hash: time, last number and id, first number, fencing token."""
-        return f"saver:{{{self.fleet}:{self.tenant}:{self.thread}}}"
+    clock: str = field(init=False)
+    """Hash: time, last number and id, first number, fencing token."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clock", f"saver:{{{self.fleet}:{self.tenant}:{self.thread}}}")
 
 
 def check_saver(fleet: str, tenant: str) -> None:

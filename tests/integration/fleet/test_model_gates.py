@@ -446,7 +446,7 @@ async def test_a_bucket_of_ones_own_is_waited_for_and_flows_back_from_a_refused_
     assert (first.status, second.home, second.why, model.calls) == ("completed", "due", "gate:m", 2)
 
 
-@pytest.mark.parametrize(("gates", "known"), [(["m"], "it has: rpm, images"), ([], "it has: none")])
+@pytest.mark.parametrize(("gates", "known"), [(["m"], "it has: rpm, images"), ([], "it has none")])
 async def test_a_cost_of_a_bucket_that_no_gate_has_is_refused_before_the_call(
     gates: list[str], known: str, redis_url: str, fleet_name: str
 ) -> None:
@@ -459,7 +459,7 @@ async def test_a_cost_of_a_bucket_that_no_gate_has_is_refused_before_the_call(
         record = await at.served(await at.start())
     assert (model.calls, record.status) == (0, "dead")
     assert "has no bucket 'image'" in str(record.error) and known in str(record.error)
-    with pytest.raises(UnknownBucket, match="'image'; it has: rpm"):
+    with pytest.raises(UnknownBucket, match="'image'; fix: declare it, or use one it has: rpm"):
         Fleet("other").gate("m", rpm=1, costs={"image": 1})
 
 
@@ -474,7 +474,7 @@ async def test_a_route_charges_each_model_what_its_own_gate_knows(redis_url: str
 
     @fleet.agent("writer", retry=Retry(tries=1))
     async def write(turn: Turn) -> Outcome:
-        with pytest.raises(UnknownBucket, match="'films'; it has: images, pages, rpm"):
+        with pytest.raises(UnknownBucket, match="'films'; fix: declare it, or use one it has: images, pages, rpm"):
             await turn.model("m", "hello", costs={"films": 1})
         return turn.complete((await turn.model("m", "hello", costs={"images": 4, "pages": 7})).text)
 

@@ -40,7 +40,8 @@ def free_port() -> int:
 def pair() -> Iterator[tuple[EmbeddedRedis, EmbeddedRedis]]:
     """A primary, and a replica of it that is connected."""
     port = free_port()
-    with EmbeddedRedis(port=port) as primary, EmbeddedRedis(port=free_port()) as replica:
+    options = {"repl-diskless-sync-delay": "0"}  # or the first copy begins after five seconds
+    with EmbeddedRedis(port=port, options=options) as primary, EmbeddedRedis(port=free_port()) as replica:
         with SyncStore(replica.url) as store:
             store.command("REPLICAOF", "127.0.0.1", port)
         with SyncStore(primary.url) as store:
