@@ -23,7 +23,7 @@ from typing import Any
 from techrevati.fleet import registry
 from techrevati.fleet.cards import Card
 from techrevati.fleet.codec import encode
-from techrevati.fleet.gates import gates_key, line_of, look_calls
+from techrevati.fleet.limit_duties import gates_seen, write_off
 from techrevati.fleet.routing import HopLimits, Place, Refuse, Standing, Wait, decide
 from techrevati.fleet.settings import Settings
 from techrevati.fleet.sharing import share
@@ -31,12 +31,11 @@ from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
 from techrevati.store.budgets import AsyncBudget
 from techrevati.store.errors import StoreError
-from techrevati.store.gates import Picture
 from techrevati.store.keys import PartitionKeys, coordinator_queue, meta_key, roles_key
 from techrevati.store.records import decode_json, pairs
 from techrevati.store.scripts import PROTOCOL
 from techrevati.store.wire import Ring
-from techrevati.telemetry.metrics import GateGauges, GateSeen
+from techrevati.telemetry.metrics import GateGauges
 
 log = logging.getLogger(__name__)
 
@@ -291,7 +290,8 @@ class Coordinator:
         match decision:
             case Place(agent, role):
                 self.done.placed += 1
-                call = calls.route(keys, run_id, hop, "place", role=role, agent=agent)
+                winds = "1" if (card := self.cards.get(agent)) is not None and card.winds_up else ""
+                call = calls.route(keys, run_id, hop, "place", role=role, agent=agent, why=winds)
             case Wait(wait, why):
                 self.done.waiting += 1
                 log.warning("run %s waits: %s", run_id, why)
@@ -352,38 +352,24 @@ class Coordinator:
             await self._store.command("HSET", meta, "protocol", lowest)
             log.info("the fleet's minimal protocol is %d now", lowest)
 
-    # -- gates, for whoever measures ---------------------------------------------------------------
+    # -- gates and budgets -------------------------------------------------------------------------
 
     async def _measure(self) -> None:
         assert self.gauges is not None
         while True:
             with self._surviving("looking at gates"):
-                self.gauges.show(await self._gates_seen() if 0 in self.held else ())
+                self.gauges.show(await gates_seen(self._store, self.fleet) if 0 in self.held else ())
             await asyncio.sleep(MEASURED if 0 in self.held else 0.25)
-
-    async def _gates_seen(self) -> list[GateSeen]:
-        names = await self._store.command("SMEMBERS", gates_key(self.fleet))
-        asked = look_calls(self.fleet, names)
-        seen = await asyncio.gather(*(self._store.run(call) for _, call in asked), return_exceptions=True)
-        lines = [line_of(name, one) for (name, _), one in zip(asked, seen, strict=True) if isinstance(one, Picture)]
-        return [GateSeen(one.name, one.state, one.slots_used, one.slots, one.in_line, one.levels) for one in lines]
-
-    # -- money that nobody settles -----------------------------------------------------------------
 
     async def _write_off(self) -> None:
         budget = AsyncBudget(self._store, self.fleet)
         while True:
             with self._surviving("writing off reservations"):
                 # After a loss of Redis, holders get their time to settle, too.
-                if 0 in self.held and self.monotonic() >= self._quiet_until:
-                    for _ in range(16):
-                        off = await budget.write_off()
-                        self.done.written_off += off
-                        if self.gauges is not None:
-                            self.gauges.written_off(off)
-                        if not off:
-                            break
-                        log.warning("%d reservations of calls that nobody settled are charged at their estimates", off)
+                if 0 in self.held and self.monotonic() >= self._quiet_until and (off := await write_off(budget)):
+                    self.done.written_off += off
+                    if self.gauges is not None:
+                        self.gauges.written_off(off)
             await asyncio.sleep(1.0)
 
 

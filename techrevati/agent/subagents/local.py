@@ -143,7 +143,7 @@ class LocalSubAgents:
             await self.stop(below.child.run_id)
         handle.stream.cancel("its parent stopped it")
 
-    async def message(self, run_id: str, text: str) -> str | None:
+    async def message(self, run_id: str, text: str, *, message_id: str = "") -> str | None:
         handle = self._handles.get(run_id)
         if handle is None or handle.end is not None:
             return f"sub-agent {run_id} has ended"
