@@ -22,7 +22,6 @@ from techrevati.agent.running import RunStream
 from techrevati.agent.subagents.port import ChildEnd, ChildStart, ChildView, SubAgentStatus
 from techrevati.agent.suspension import PendingToolCall, SuspendedCall, ToolCallDecision
 
-
 ASKED = "child.asked"
 """Activity in the stream of each run above a child that asks: who asks what, and the way down to it."""
 
