@@ -35,6 +35,11 @@ class Answer:
             self._reasoning.append(text)
             self._tell("reasoning_delta", {"text": text})
 
+    def conceal(self, value: str) -> None:
+        """Pass on reasoning that only the provider can read."""
+        if value:
+            self._tell("reasoning_encrypted", {"value": value})
+
     def call(self, index: int, call_id: str | None, name: str | None, arguments: str | None) -> None:
         """Begin the call at `index`, or go on with it."""
         call = self._calls.get(index)

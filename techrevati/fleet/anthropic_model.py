@@ -1,18 +1,15 @@
 """Models of Anthropic, or of any server that speaks its Messages API."""
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from techrevati.fleet.answers import Answer, split_options
-from techrevati.fleet.chat import for_anthropic, options_for_anthropic
-from techrevati.fleet.feedback import Feedback, read
-from techrevati.fleet.model_failures import ModelFailed, failed
+from techrevati.fleet.chat import for_anthropic, marked_for_cache, options_for_anthropic
+from techrevati.fleet.feedback import Feedback
 from techrevati.fleet.models import ModelReply, ModelRequest
 from techrevati.fleet.prices import Tokens, cost_micros
-from techrevati.fleet.sdks import NoProvider, Sdk, sendable
+from techrevati.fleet.sdk_model import SdkModel
 
 _STOP = {
     "end_turn": "stop",
@@ -55,6 +52,7 @@ class _Message:
                 self.answer.call(index, block.id, block.name, json.dumps(block.input) if block.input else None)
             case "thinking" | "redacted_thinking":
                 self.blocks[index] = block.model_dump(exclude_none=True)
+                self.answer.conceal(self.blocks[index].get("data", ""))
 
     def _go_on(self, index: int, delta: Any) -> None:
         match delta.type:
@@ -69,28 +67,10 @@ class _Message:
                 self.blocks[index]["signature"] = delta.signature
 
 
-class AnthropicModel:
-    """One model, streamed.
+class AnthropicModel(SdkModel):
+    """One model, streamed; `client` is an `anthropic.AsyncAnthropic`.  See `SdkModel`."""
 
-    Args:
-        name: as the server knows it.
-        client: an `anthropic.AsyncAnthropic` of your own; else one is made on the first call, from `base_url` and
-            `api_key` or the variables the SDK reads.
-        label: what replies, failures and prices call it; ``anthropic:NAME``.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        client: Any = None,
-        *,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        label: str | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._name, self._label, self._clock = name, label or f"anthropic:{name}", clock
-        self._sdk = Sdk("anthropic", "AsyncAnthropic", client, base_url=base_url, api_key=api_key)
+    provider, client_class = "anthropic", "AsyncAnthropic"
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         """Call the model.
@@ -101,24 +81,18 @@ class AnthropicModel:
         """
         answer, options = split_options(request.options)
         options = options_for_anthropic(options)
+        cache = options.pop("prompt_cache", False)
         system, messages = for_anthropic(request.messages)
+        if cache:
+            system, messages = marked_for_cache(system, messages)
+        sent = {**options, "messages": messages}
         if system:
-            options["system"] = system
+            sent["system"] = system
         message = _Message(answer)
-        await self._sdk.load()
-        try:
-            create = self._sdk.client.messages.create
-            stream = await create(model=self._name, messages=messages, stream=True, **sendable(create, options))
-            async with stream:
-                async for event in stream:
-                    message.take(event)
-        except NoProvider:
-            raise
-        except Exception as error:
-            raise failed(self._sdk.module, self._label, error, spoke=answer.spoke, now=self._clock()) from error
+        feedback = await self._stream(answer, lambda client: client.messages.create, sent, message.take)
         if not message.ended:
-            raise ModelFailed(self._label, "dependency_failed", "its stream was cut", spoke=answer.spoke)
-        return self._reply(message, read(stream.response.headers, self._clock()))
+            raise self._cut(answer)
+        return self._reply(message, feedback)
 
     def _reply(self, message: _Message, feedback: Feedback) -> ModelReply:
         answer, usage = message.answer, message.usage
@@ -141,10 +115,6 @@ class AnthropicModel:
             rated_input_tokens=plain + written,  # what is read from a cache is free there
             feedback=feedback,
         )
-
-    async def close(self) -> None:
-        """Hang up; the next call connects anew."""
-        await self._sdk.close()
 
 
 def _said(usage: Any) -> dict[str, Any]:

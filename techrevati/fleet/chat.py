@@ -16,6 +16,7 @@ from techrevati.fleet.models import Message
 Block = dict[str, Any]
 
 _OPENAI_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "refusal", "audio", "reasoning_content")
+CACHED: Block = {"cache_control": {"type": "ephemeral"}}
 _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 
 
@@ -63,6 +64,16 @@ def for_anthropic(messages: Sequence[Message]) -> tuple[list[Block], list[Messag
         {"role": side, "content": sorted(blocks, key=lambda block: block["type"] != "tool_result")}
         for side, blocks in merged
     ]
+
+
+def marked_for_cache(system: Sequence[Block], messages: Sequence[Message]) -> tuple[list[Block], list[Message]]:
+    """Ask Anthropic to cache the prompt: up to the end of its instructions, and up to its last message."""
+    marked = [*system[:-1], {**system[-1], **CACHED}] if system else []
+    if not messages:
+        return marked, []
+    *before, last = messages
+    *content, end = last["content"]
+    return marked, [*before, {**last, "content": [*content, {**end, **CACHED}]}]
 
 
 def _blocks(message: Message) -> list[Block]:

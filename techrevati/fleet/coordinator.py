@@ -23,6 +23,7 @@ from typing import Any
 from techrevati.fleet import registry
 from techrevati.fleet.cards import Card
 from techrevati.fleet.codec import encode
+from techrevati.fleet.limit_duties import gates_seen, write_off
 from techrevati.fleet.routing import HopLimits, Place, Refuse, Standing, Wait, decide
 from techrevati.fleet.settings import Settings
 from techrevati.fleet.sharing import share
@@ -34,9 +35,12 @@ from techrevati.store.keys import PartitionKeys, coordinator_queue, meta_key, ro
 from techrevati.store.records import decode_json, pairs
 from techrevati.store.scripts import PROTOCOL
 from techrevati.store.wire import Ring
+from techrevati.telemetry.metrics import GateGauges
 
 log = logging.getLogger(__name__)
 
+MEASURED = 5.0
+"""Seconds between two looks at the fleet's gates, where metrics are exported."""
 TICK = 0.05
 """Seconds between two looks at the heads of `due`: how late a timer may fire."""
 
@@ -72,6 +76,7 @@ class Coordinator:
     settings: Settings
     cards: Mapping[str, Card] = field(default_factory=dict)
     ring: Ring | None = None
+    gauges: GateGauges | None = None
     monotonic: Callable[[], float] = time.monotonic
     name: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}:{os.urandom(3).hex()}")
     done: Done = field(default_factory=Done)
@@ -93,6 +98,9 @@ class Coordinator:
         # The bell blocks its connection; a reply may take as long as the pop waits.
         self._bell = AsyncStore(self.settings.redis_url, patience=5.0)
         await self._open()
+        if not self._keys:  # stopped while it waited for its store
+            await self._hang_up()
+            return
         log.info("coordinator %s of %s: %d partitions", self.name, self.fleet, len(self._keys))
         tasks = [asyncio.create_task(work()) for work in self._duties()]
         try:
@@ -104,7 +112,8 @@ class Coordinator:
             await self._leave()
 
     def _duties(self) -> tuple[Callable[[], Coroutine[Any, Any, None]], ...]:
-        return self._share, self._tick, self._listen, self._publish, self._write_off
+        measure = () if self.gauges is None else (self._measure,)
+        return self._share, self._tick, self._listen, self._publish, self._write_off, *measure
 
     def stop(self) -> None:
         """End `run`; on its loop."""
@@ -112,14 +121,15 @@ class Coordinator:
 
     async def _open(self) -> None:
         pinned = "partitions" in self.settings.model_fields_set
-        while True:
+        while not self._stopping.is_set():
             try:
                 commands = registry.opening(self.fleet, self.settings.partitions)
                 declared = registry.declare(self.fleet, self.cards.values())
                 replies = await self._store.commands([*commands, *declared])
             except StoreError as error:
                 log.warning("waiting for the store: %s", error)
-                await asyncio.sleep(1.0)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), 1.0)
                 continue
             count = registry.opened(self.fleet, replies, self.settings.partitions, pinned=pinned)
             self._keys = registry.partitions_of(self.fleet, count)
@@ -131,6 +141,9 @@ class Coordinator:
                 *(self._store.run(calls.partition_lease(self._keys[number], self.name, 0)) for number in self.held)
             )
             await self._store.command("HDEL", members_key(self.fleet), self.name)
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
         await self._store.close()
         await self._bell.close()
 
@@ -277,7 +290,8 @@ class Coordinator:
         match decision:
             case Place(agent, role):
                 self.done.placed += 1
-                call = calls.route(keys, run_id, hop, "place", role=role, agent=agent)
+                winds = "1" if (card := self.cards.get(agent)) is not None and card.winds_up else ""
+                call = calls.route(keys, run_id, hop, "place", role=role, agent=agent, why=winds)
             case Wait(wait, why):
                 self.done.waiting += 1
                 log.warning("run %s waits: %s", run_id, why)
@@ -338,20 +352,24 @@ class Coordinator:
             await self._store.command("HSET", meta, "protocol", lowest)
             log.info("the fleet's minimal protocol is %d now", lowest)
 
-    # -- money that nobody settles -----------------------------------------------------------------
+    # -- gates and budgets -------------------------------------------------------------------------
+
+    async def _measure(self) -> None:
+        assert self.gauges is not None
+        while True:
+            with self._surviving("looking at gates"):
+                self.gauges.show(await gates_seen(self._store, self.fleet) if 0 in self.held else ())
+            await asyncio.sleep(MEASURED if 0 in self.held else 0.25)
 
     async def _write_off(self) -> None:
         budget = AsyncBudget(self._store, self.fleet)
         while True:
             with self._surviving("writing off reservations"):
                 # After a loss of Redis, holders get their time to settle, too.
-                if 0 in self.held and self.monotonic() >= self._quiet_until:
-                    for _ in range(16):
-                        off = await budget.write_off()
-                        self.done.written_off += off
-                        if not off:
-                            break
-                        log.warning("%d reservations of calls that nobody settled are charged at their estimates", off)
+                if 0 in self.held and self.monotonic() >= self._quiet_until and (off := await write_off(budget)):
+                    self.done.written_off += off
+                    if self.gauges is not None:
+                        self.gauges.written_off(off)
             await asyncio.sleep(1.0)
 
 

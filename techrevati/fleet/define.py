@@ -7,18 +7,23 @@ Everything a step asked of the outside is in the turn's journal, and its ids are
 runs again asks nothing twice and makes the same messages.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
 
+from techrevati.agent.actions import Phase
 from techrevati.agent.agent import Agent
 from techrevati.agent.answers import reason_of
+from techrevati.agent.cancellation import Cancellation
 from techrevati.agent.ids import DerivedIds
 from techrevati.agent.loop import records
 from techrevati.agent.loop.checkpoint import Checkpoint
 from techrevati.agent.loop.outcome import Continue, Finished, StepOutcome, Suspended
-from techrevati.agent.loop.ports import GivenInbox, Ports
+from techrevati.agent.loop.phases import has_hooks
+from techrevati.agent.loop.ports import Ports
+from techrevati.agent.loop.racing import let_go
 from techrevati.agent.loop.records import OnSuspend
 from techrevati.agent.loop.starting import prepare_run
 from techrevati.agent.loop.step import step
@@ -32,12 +37,15 @@ from techrevati.agent.threads.runs import RunOrigin, RunRequest
 from techrevati.agent.threads.store import Loaded
 from techrevati.agent.threads.thread import Thread
 from techrevati.fleet.loop_children import LINEAGE, FleetSubAgents, fleet_id
-from techrevati.fleet.loop_ports import FleetModel, Through, TurnCommitter, TurnSink, loop_message
+from techrevati.fleet.loop_ports import FleetModel, Through, TurnCommitter, TurnInbox, TurnSink, loop_message
 from techrevati.fleet.loop_tools import KEPT, FleetTools, forget_calls, loop_document
+from techrevati.fleet.opening import Opening, opening_of
 from techrevati.fleet.outcome import Ask, Join, Outcome, Suspend
 from techrevati.fleet.turn import Turn
 
 MODEL_TIMEOUT = 120.0
+TASK_GRACE = 5.0
+"""Seconds a step that is stopped has to clean up."""
 KEPT_CALLS = 16
 """Ended tool calls that the state keeps for audit; older ones are in the messages and in earlier versions."""
 
@@ -49,21 +57,23 @@ def agent_function(agent: Agent, *, model_timeout: float = MODEL_TIMEOUT) -> Cal
         said = list(turn.messages.added)
         opening, steering = _opened(turn)
         stored = tuple(loop_message(said, place) for place, said in enumerate(turn.messages))
-        ids = DerivedIds(f"{turn.run_id}:{turn.number}", turn.created_ms)
+        ids, cancellation = DerivedIds(f"{turn.run_id}:{turn.number}", turn.created_ms), Cancellation()
         start = _checkpoint(agent, turn, stored, opening, ids)
         tools = FleetTools(turn, agent.states.actions)
+        inbox = TurnInbox(turn, _decisions(turn), steering)
         ports = Ports(
-            model=FleetModel(turn, model_timeout),
+            model=FleetModel(turn, model_timeout, inbox),
             committer=TurnCommitter(),
             sink=TurnSink(turn),
             tools=tools,
-            inbox=GivenInbox(_decisions(turn), steering),
+            inbox=inbox,
             children=FleetSubAgents(turn),
+            cancellation=cancellation,
             new_id=ids,
             now_ms=turn.now_ms,
         )
         try:
-            outcome = await step(agent, start, ports)
+            outcome = await _to_its_end(turn, step(agent, start, ports), cancellation)
         except Through as through:
             raise through.error from through
         except BaseException:
@@ -78,6 +88,32 @@ def agent_function(agent: Agent, *, model_timeout: float = MODEL_TIMEOUT) -> Cal
         return _ended(turn, outcome, tools)
 
     return take
+
+
+def winds_up(agent: Agent) -> bool:
+    """Say whether a run's end has hooks: a run that is cancelled while it waits then has a turn for them."""
+    return has_hooks(agent.behaviors, Phase.RUN_END)
+
+
+async def _to_its_end(turn: Turn, work: Coroutine[Any, Any, StepOutcome], cancellation: Cancellation) -> StepOutcome:
+    """Take a step; of a run that is asked to stop, the loop itself makes the end, hooks and all."""
+    if turn.is_stopping:
+        cancellation.cancel()
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        if not turn.is_stopping or task.cancelled():
+            await let_go(task, TASK_GRACE)
+            raise
+        if (current := asyncio.current_task()) is not None:
+            current.uncancel()
+    cancellation.cancel()
+    try:
+        return await task
+    except asyncio.CancelledError:
+        await let_go(task, TASK_GRACE)
+        raise
 
 
 def _opened(turn: Turn) -> tuple[list[Any], tuple[str, ...]]:
@@ -101,22 +137,25 @@ def _checkpoint(
         return Checkpoint(turn.thread_id, stored, document, turn.version)
     forget_calls(turn.state)  # of a run before this one, that ended while a round of it waited
     lineage = turn.metadata.get(LINEAGE, {})
+    asked = opening_of(turn.input) if turn.number == 1 else Opening()
     said = tuple(loop_message({"id": ids(), **one}, len(stored)) for one in opening)
     request = RunRequest(
         agent_id=agent.id,
         thread_id=turn.thread_id,
         run_id=turn.run_id,
-        parent_run_id=lineage.get("parent_run_id"),
+        parent_run_id=lineage.get("parent_run_id", asked.parent_run_id),
         parent_thread_id=lineage.get("owner_thread_id"),
         origin=RunOrigin.SUBAGENT if lineage else RunOrigin.USER,
+        state=asked.state,
         messages=said,
+        initial_decisions=asked.decisions,
     )
     ready = prepare_run(
         agent,
         request,
         Loaded(Thread(id=turn.thread_id, messages=stored, state=document), turn.version),
         now_ms=turn.now_ms(),
-        policy=msgspec.convert(lineage["policy"], RunPolicy) if lineage else None,
+        policy=msgspec.convert(lineage["policy"], RunPolicy) if lineage else asked.policy,
         on_suspend=OnSuspend.PARK,
         parent_tool_call_id=lineage.get("call_id"),
         depth=lineage.get("depth", 0),
@@ -179,6 +218,8 @@ def _ended(turn: Turn, outcome: StepOutcome, tools: FleetTools) -> Outcome:
         case Suspended(_, calls, _, expires_at):
             return _suspended(turn, calls, expires_at)
         case Finished(checkpoint, reason, response):
+            if reason.type == "cancelled" and turn.is_stopping:
+                return turn.continue_()  # the commit of a run that was asked to stop is its end
             if reason.type in ("error", "cancelled"):
                 return turn.fail(str(reason.value or reason.type), {"termination": msgspec.to_builtins(reason)})
             if is_given(checkpoint.document):

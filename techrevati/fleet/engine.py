@@ -47,7 +47,7 @@ from techrevati.store.aio import AsyncStore
 from techrevati.store.calls import ClaimSpec, CommitSpec
 from techrevati.store.errors import LeaseLost, RunNotFound, StoreError, StoreUnreachable
 from techrevati.store.keys import PartitionKeys
-from techrevati.store.records import Committed, Grant, decode_json
+from techrevati.store.records import Committed, Grant, InboxEntry, decode_json, inbox_of, pairs
 from techrevati.telemetry.tracing import Tracing, note_outcome
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Running:
     task: "asyncio.Task[Any]"
     active: bool = True
     ending: Ending | None = None
+    turn: Turn | None = None
     until: float = math.inf
     """When its agent's time is up, on the monotonic clock."""
 
@@ -98,6 +99,10 @@ class _Lines:
         kept = await self.store.run(calls.step_end(self.keys, self.run_id, self.token, journal))
         self.seam("after_step")
         return kept
+
+    async def mail(self) -> list[InboxEntry]:
+        reply = await self.store.command("HGETALL", self.keys.inbox(self.run_id))
+        return inbox_of(reply if isinstance(reply, dict) else pairs(reply))
 
     def delta(self, kind: str, data: str) -> None:
         self.live.add(kind, data)
@@ -219,7 +224,10 @@ class Engine:
         try:
             self.seam("after_claim")
             view = await self._threads.load(self.store, keys, grant)
-            turn = self._make_turn(keys, grant, view, live)
+            turn = running.turn = self._make_turn(keys, grant, view, live)
+            if fields["cancel"]:  # it was asked to stop before: this turn is for its end
+                running.ending = Ending.CANCELLED
+            turn.is_stopping = running.ending is Ending.CANCELLED
             await turn.children.read_ends(grant.inbox)
             with self.tracing.turn(run_id, fields, turn.attempt) as span:
                 spec, after, ending = await self._run(turn, view, running)
@@ -410,9 +418,12 @@ class Engine:
             log.warning("run %s not released, its lease runs out instead: %s", turn.run_id, error)
 
     def _interrupt(self, running: Running, ending: Ending) -> None:
-        """Stop a turn; on the loop."""
-        if running.active and running.ending is None:
-            running.ending = ending
+        """Stop a turn; on the loop.  One that winds up because it was cancelled may lose its lease, or its time."""
+        winds_up = running.ending is Ending.CANCELLED and ending in (Ending.LOST, Ending.TIMED_OUT)
+        if running.active and (running.ending is None or winds_up):
+            running.ending = Ending.LOST if winds_up else ending
+            if running.turn is not None:
+                running.turn.is_stopping = ending is Ending.CANCELLED
             running.task.cancel()
 
     async def _calm(self, running: Running) -> None:

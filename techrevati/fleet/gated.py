@@ -9,7 +9,7 @@ A model without a gate, in a fleet without a budget, goes straight to its client
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from techrevati.fleet.turn import Turn
 from techrevati.store.budgets import AsyncBudget, BudgetRefused, Cost, Reservation, Scope, call_id
 from techrevati.store.errors import StoreError
 from techrevati.store.gates import Admission, AsyncGate, GateRefused, UnknownBucket
+from techrevati.telemetry.metrics import LimitMetrics
 
 THROTTLES = 20
 """How often one turn lets providers send it away with a time to come back, before that counts as a failure."""
@@ -148,7 +149,8 @@ class GatedCalls:
         self, name: str, ident: str, guess: Estimate, timeout: float, booking: str, own: Mapping[str, float]
     ) -> Let:
         """Ask gate and budget in one round trip; what one gives is given back if the other refuses."""
-        gate, budget, tenant = self._house.gates.get(name), self._house.budget, self._scope.tenant
+        house, tenant = self._house, self._scope.tenant
+        gate, budget = house.gates.get(name), house.budget
         asked: tuple[Any, Any, Any] = await asyncio.gather(
             _nothing() if gate is None else self._admit(gate, ident, guess, timeout, booking, own),
             _nothing() if budget is None else budget.reserve(self._scope, ident, _cost(guess), timeout=timeout),
@@ -156,6 +158,8 @@ class GatedCalls:
             return_exceptions=True,
         )
         admission, reservation, news = asked
+        if house.metrics is not None:
+            self._measure(house.metrics, name, asked)
         errors = [one for one in (reservation, admission, news) if isinstance(one, BaseException)]
         if not errors:
             return Let(gate, admission, reservation, news or "", own)
@@ -191,6 +195,23 @@ class GatedCalls:
             booking=booking,
         )
 
+    def _measure(self, metrics: LimitMetrics, gate: str, answers: Iterable[object]) -> None:
+        for answer in answers:
+            match answer:
+                case Admission():
+                    metrics.admitted(gate, answer.by)
+                case GateRefused():
+                    metrics.refused(gate, answer.why, answer.wait)
+                case Reservation():
+                    metrics.reserved(self._kinds, answer.estimate.usd)
+                case BudgetRefused():
+                    metrics.over_budget(answer.level.partition(":")[0], answer.account)
+
+    @property
+    def _kinds(self) -> list[str]:
+        """The kinds of scope that pay for this turn's calls."""
+        return [kind for kind, _ in self._scope.levels()]
+
     def _give_back(self, entered: "asyncio.Task[Let]") -> None:
         if not entered.cancelled() and entered.exception() is None:
             self._house.spawn(self._settle(entered.result(), NOT_MADE, 0.0))
@@ -211,7 +232,13 @@ class GatedCalls:
         if (budget := self._house.budget) is not None and let.reservation is not None:
             closing = budget.settle(let.reservation, _cost(charge)) if charge.made else budget.release(let.reservation)
             work += [closing, self._tell_news(budget, let.news)]
+            if (measured := self._house.metrics) is not None:
+                measured.reserved(self._kinds, -let.reservation.estimate.usd)
+                if charge.made:
+                    measured.spent(self._kinds, charge.cost_micros, charge.input_tokens + charge.output_tokens)
         if gate is not None and let.admission is not None:
+            if self._house.metrics is not None:
+                self._house.metrics.settled(gate.name)
             own = let.own if charge.made else dict.fromkeys(let.own, 0.0)
             work.append(self._settle_gate(gate, let.admission, charge, seconds, own))
             if (said := told(charge.feedback, gate.spec, gate.core.own)) is not None:

@@ -13,7 +13,9 @@ from techrevati.fleet.sinks import Sinks
 from techrevati.store.aio import AsyncStore
 from techrevati.store.budgets import AsyncBudget, BudgetKeys
 from techrevati.store.errors import StoreError
-from techrevati.store.gates import AsyncGate, Event, GateSpec, NewsListener
+from techrevati.store.gates import AsyncGate, BreakerChanged, Event, GateSpec, NewsListener
+from techrevati.store.gates.events import StoreTrouble, WorkerQuarantined
+from techrevati.telemetry.metrics import LimitMetrics
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +40,14 @@ class Gatehouse:
         savers: Savers | None = None,
         costs: Mapping[str, Costs] | None = None,
         sinks: Sinks | None = None,
+        metrics: LimitMetrics | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.fleet, self.models, self.monotonic, self._store = fleet, models, monotonic, store
-        self.savers, self.sinks, self.costs = savers, sinks, costs or {}
+        self.savers, self.sinks, self.costs, self.metrics = savers, sinks, costs or {}, metrics
         self._news = NewsListener(store.url)
         self.gates = {
-            name: AsyncGate(store, fleet, spec, worker=worker, news=self._news, on_event=_log_event)
+            name: AsyncGate(store, fleet, spec, worker=worker, news=self._news, on_event=self._heard)
             for name, spec in gates.items()
         }
         self.budget = (
@@ -73,6 +76,18 @@ class Gatehouse:
             return ""
         return str(found[0][0]) if found else "0-0"
 
+    def _heard(self, event: Event) -> None:
+        log.info("%s", event)
+        if self.metrics is None:
+            return
+        match event:
+            case BreakerChanged():
+                self.metrics.changed(event.gate, event.before.value, event.after.value, event.forced)
+            case WorkerQuarantined():
+                self.metrics.quarantined(event.gate)
+            case StoreTrouble():
+                self.metrics.troubled(event.gate, event.mode)
+
     async def close(self) -> None:
         """Let what is being settled come to its end, then stop listening."""
         if self._under_way:
@@ -81,7 +96,3 @@ class Gatehouse:
         for told in (self.savers, self.sinks):
             if told is not None:
                 await asyncio.to_thread(told.close)
-
-
-def _log_event(event: Event) -> None:
-    log.info("%s", event)

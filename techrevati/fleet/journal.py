@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 
 from techrevati.fleet.codec import encode
-from techrevati.store.records import decode_json
+from techrevati.store.records import InboxEntry, decode_json
 
 Policy = Literal["rerun", "once"]
 
@@ -25,6 +25,8 @@ class Lines(Protocol):
     async def step_begin(self, key: str, policy: str, journal: list[tuple[str, str]]) -> str | None: ...
 
     async def step_end(self, journal: list[tuple[str, str]]) -> str: ...
+
+    async def mail(self) -> list[InboxEntry]: ...
 
     def delta(self, kind: str, data: str) -> None: ...
 

@@ -6,15 +6,27 @@ What the store itself cannot do (a lost lease, no Redis) is no failure of the ru
 `Through` and ends the turn, not the run.
 """
 
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
-from techrevati.agent.events import STREAMED, AnyEvent, TextDelta
+from techrevati.agent.events import (
+    STREAMED,
+    ActivityDelta,
+    ActivitySnapshot,
+    AnyEvent,
+    ReasoningEncryptedValue,
+    RunStart,
+    StepStart,
+    TextDelta,
+)
+from techrevati.agent.loop.ports import GivenInbox, Inbound
 from techrevati.agent.model import (
     CallPiece,
     CallStarted,
+    EncryptedReasoning,
     ErrorClass,
     InferenceError,
     ModelRequest,
@@ -25,6 +37,7 @@ from techrevati.agent.model import (
     TextPiece,
     TokenUsage,
 )
+from techrevati.agent.suspension import ToolCallDecision
 from techrevati.agent.threads.changeset import ThreadChangeSet
 from techrevati.agent.threads.message import Message, Role, ToolCall
 from techrevati.agent.tools import ToolDescriptor
@@ -73,11 +86,33 @@ class TurnJournal:
         return kept
 
 
+class TurnInbox:
+    """What came for the run before the turn; and what its user says while a model gives what may be its last answer."""
+
+    def __init__(self, turn: Turn, decisions: Sequence[ToolCallDecision], steering: Sequence[str]) -> None:
+        self._turn, self._given = turn, GivenInbox(decisions, steering)
+        self._late: list[str] = []
+
+    async def look(self) -> None:
+        """Read what was said since the turn began; without a store there is nothing to read."""
+        with contextlib.suppress(StoreError):
+            self._late += [str(said["content"]) for said in await self._turn.hear()]
+
+    def take(self) -> Inbound:
+        given, late = self._given.take(), tuple(self._late)
+        self._late.clear()
+        return Inbound(given.decisions, given.steering + late)
+
+    async def wait(self) -> None:
+        await self._given.wait()
+
+
 class FleetModel:
     """Calls models through the turn: its gates, its budget, its journal.  Attempts that failed are kept, too."""
 
-    def __init__(self, turn: Turn, timeout: float) -> None:
-        self._turn, self._timeout, self._journal, self._asked = turn, timeout, TurnJournal(turn), 0
+    def __init__(self, turn: Turn, timeout: float, inbox: TurnInbox | None = None) -> None:
+        self._turn, self._timeout, self._inbox = turn, timeout, inbox
+        self._journal, self._asked = TurnJournal(turn), 0
 
     async def infer(self, request: ModelRequest, on_event: OnEvent) -> StreamResult:
         self._asked += 1
@@ -99,12 +134,18 @@ class FleetModel:
                 kept["message"], kept.get("type", "llm_exec_error"), ErrorClass(kept["class"]), None, after
             )
         reply = got[0] if got else await self._call(request, key, on_event)  # a replay: the turn has the answer
+        if (
+            self._inbox is not None and not reply.tool_calls
+        ):  # the run may end with it, and what was said to a live run is answered
+            await self._inbox.look()
         return _result(reply)
 
     async def _call(self, request: ModelRequest, key: str, on_event: OnEvent) -> ModelReply:
         options = dict(request.options)
         if request.tools:
             options["tools"] = [_tool(tool) for tool in request.tools]
+        if request.prompt_cache:
+            options["prompt_cache"] = True
         try:
             return await self._turn.model(
                 request.model,
@@ -136,6 +177,8 @@ def _tell(on_event: OnEvent, kind: str, data: Any) -> None:
             on_event(TextPiece(data["text"]))
         case "reasoning_delta":
             on_event(ReasoningPiece(data["text"]))
+        case "reasoning_encrypted":
+            on_event(EncryptedReasoning(data["value"]))
         case "tool_call_start":
             on_event(CallStarted(data["id"], data["name"]))
         case "tool_call_delta":
@@ -186,11 +229,14 @@ def _usage(reply: ModelReply) -> TokenUsage | None:
 class TurnSink:
     """Tells the loop's events as the run's: deltas now, everything else with the turn's commit.
 
-    Pieces of text are left out: the turn's model tells them itself, as ``text.delta``.
+    What deltas belong to (the run, the step) is told ahead of them as well, so that who follows can place them; and
+    what is no delta of a token is kept with the commit too: of an activity, its last state.  Pieces of text are left
+    out: the turn's model tells them itself, as ``text.delta``.
     """
 
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
+        self._activities: dict[tuple[str, str], int] = {}
 
     def emit(self, event: AnyEvent, step_id: str | None) -> None:
         if isinstance(event, TextDelta):
@@ -199,7 +245,22 @@ class TurnSink:
         kind = data.pop("type")
         if step_id is not None:
             data["step_id"] = step_id
-        (self._turn.delta if isinstance(event, STREAMED) else self._turn.emit)(kind, data)
+        if isinstance(event, (*STREAMED, RunStart, StepStart)):
+            self._turn.delta(kind, data)
+        if isinstance(event, ActivitySnapshot) and event.replace:
+            self._keep_last((event.message_id, event.activity_type), kind, data)
+        elif isinstance(event, ActivitySnapshot | ActivityDelta | ReasoningEncryptedValue) or not isinstance(
+            event, STREAMED
+        ):
+            self._turn.emit(kind, data)
+
+    def _keep_last(self, of: tuple[str, str], kind: str, data: JsonObject) -> None:
+        told = self._turn.events
+        self._turn.emit(kind, data)
+        if of in self._activities:
+            told[self._activities[of]] = told.pop()
+        else:
+            self._activities[of] = len(told) - 1
 
 
 class TurnCommitter:

@@ -17,9 +17,10 @@ Message = dict[str, Any]
 class ModelRequest:
     """One call: chat messages (`fleet.chat` has their shape), and options as the provider names them.
 
-    Two options are ours.  `on_delta(text)` gets each piece of text as it arrives; `on_event(kind, data)` gets
-    ``text_delta`` {text}, ``reasoning_delta`` {text}, ``tool_call_start`` {index, id, name} and
-    ``tool_call_delta`` {index, id, arguments}.  `timeout` is what the caller gives it (s); leases last as long.
+    Three options are ours.  `prompt_cache` asks for the provider's prompt cache.  `on_delta(text)` gets each piece of
+    text as it arrives; `on_event(kind, data)` gets ``text_delta`` {text}, ``reasoning_delta`` {text},
+    ``reasoning_encrypted`` {value}, ``tool_call_start`` {index, id, name} and ``tool_call_delta`` {index, id,
+    arguments}.  `timeout` is what the caller gives it (s); leases last as long.
     """
 
     model: str

@@ -1,40 +1,18 @@
 """Chat models of OpenAI, or of any server that speaks its API."""
 
-import time
-from collections.abc import Callable
 from typing import Any
 
 from techrevati.fleet.answers import Answer, split_options
 from techrevati.fleet.chat import for_openai
-from techrevati.fleet.feedback import read
-from techrevati.fleet.model_failures import ModelFailed, failed
 from techrevati.fleet.models import ModelReply, ModelRequest
 from techrevati.fleet.prices import Tokens, cost_micros
-from techrevati.fleet.sdks import NoProvider, Sdk, sendable
+from techrevati.fleet.sdk_model import SdkModel
 
 
-class OpenAIModel:
-    """One model, streamed.
+class OpenAIModel(SdkModel):
+    """One model, streamed; `client` is an `openai.AsyncOpenAI`.  See `SdkModel`."""
 
-    Args:
-        name: as the server knows it.
-        client: an `openai.AsyncOpenAI` of your own; else one is made on the first call, from `base_url` and `api_key`
-            or the variables the SDK reads.
-        label: what replies, failures and prices call it; ``openai:NAME``.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        client: Any = None,
-        *,
-        base_url: str | None = None,
-        api_key: str | None = None,
-        label: str | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._name, self._label, self._clock = name, label or f"openai:{name}", clock
-        self._sdk = Sdk("openai", "AsyncOpenAI", client, base_url=base_url, api_key=api_key)
+    provider, client_class = "openai", "AsyncOpenAI"
 
     async def complete(self, request: ModelRequest) -> ModelReply:
         """Call the model.
@@ -44,25 +22,21 @@ class OpenAIModel:
             NoProvider: no SDK, or no key.
         """
         answer, options = split_options(request.options)
+        options.pop("prompt_cache", None)  # it caches by itself
         options.setdefault("stream_options", {"include_usage": True})
         usage: Any = None
-        await self._sdk.load()
-        try:
-            create = self._sdk.client.chat.completions.create
-            messages = for_openai(request.messages)
-            stream = await create(model=self._name, messages=messages, stream=True, **sendable(create, options))
-            async with stream:
-                async for chunk in stream:
-                    usage = chunk.usage or usage
-                    for choice in chunk.choices or ():
-                        _take(answer, choice)
-        except NoProvider:
-            raise
-        except Exception as error:
-            raise failed(self._sdk.module, self._label, error, spoke=answer.spoke, now=self._clock()) from error
+
+        def take(chunk: Any) -> None:
+            nonlocal usage
+            usage = chunk.usage or usage
+            for choice in chunk.choices or ():
+                _take(answer, choice)
+
+        sent = {**options, "messages": for_openai(request.messages)}
+        feedback = await self._stream(answer, lambda client: client.chat.completions.create, sent, take)
         if not answer.stop_reason:
-            raise ModelFailed(self._label, "dependency_failed", "its stream was cut", spoke=answer.spoke)
-        return self._reply(answer, usage, read(stream.response.headers, self._clock()))
+            raise self._cut(answer)
+        return self._reply(answer, usage, feedback)
 
     def _reply(self, answer: Answer, usage: Any, feedback: Any) -> ModelReply:
         prompt = getattr(usage, "prompt_tokens_details", None)
@@ -85,10 +59,6 @@ class OpenAIModel:
             reasoning_tokens=getattr(made, "reasoning_tokens", None) or 0,
             feedback=feedback,
         )
-
-    async def close(self) -> None:
-        """Hang up; the next call connects anew."""
-        await self._sdk.close()
 
 
 def _take(answer: Answer, choice: Any) -> None:

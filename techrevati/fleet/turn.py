@@ -92,6 +92,7 @@ class Turn:
         handed: the handoff that brought the run here, or None.
         decisions: call id -> what was decided since the last turn.
         steering: messages that were put into the live run since the last turn.
+        is_stopping: the run was asked to stop; a turn that hears of it by `CancelledError` may wind up, and return.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Turn:
         self.usage = Usage()
         self.inbox = inbox
         self.events: list[tuple[str, str]] = []
+        self.is_stopping = False
         self._fields, self._lines, self._children = fields, lines, children
         self._version = version
         self._calls: Calls = calls or _Straight(models)
@@ -221,6 +223,17 @@ class Turn:
     @property
     def steering(self) -> list[Any]:
         return [entry.body for entry in self.inbox if entry.kind == "steer"]
+
+    async def hear(self) -> list[Any]:
+        """Give what the user has said to the run since the turn began, or was asked this; the turn has read it then.
+
+        Raises:
+            StoreUnreachable.
+        """
+        known = {entry.entry_id for entry in self.inbox}
+        late = [e for e in await self._lines.mail() if e.kind == "steer" and e.entry_id not in known]
+        self.inbox = [*self.inbox, *late]
+        return [entry.body for entry in late]
 
     # -- what may be done --------------------------------------------------------------------------
 

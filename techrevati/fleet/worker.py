@@ -38,6 +38,7 @@ from techrevati.store.keys import CALL_PREFIX, PartitionKeys
 from techrevati.store.scripts import PROTOCOL
 from techrevati.store.sync import SyncStore
 from techrevati.store.wire import Ring
+from techrevati.telemetry.metrics import LimitMetrics
 from techrevati.telemetry.tracing import Tracing
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,7 @@ class WorkerRuntime:
                 budget=self._budget,
                 savers=None if self._saving is None else Savers(self._blocking(), self.fleet, self._saving),
                 sinks=None if self._telling is None else Sinks(self._blocking(), self.fleet, self._telling),
+                metrics=LimitMetrics() if s.otel else None,
             )
         self.engine = Engine(
             fleet=self.fleet,

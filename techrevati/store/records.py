@@ -156,6 +156,11 @@ class InboxEntry:
         return cls(entry_id, int(order), kind, decode_json(body))
 
 
+def inbox_of(fields: Mapping[str, str]) -> list[InboxEntry]:
+    """Read a run's inbox, the oldest entry first."""
+    return sorted((InboxEntry.parse(*item) for item in fields.items()), key=lambda e: e.order)
+
+
 @dataclass(slots=True)
 class ThreadHead:
     """The newest version of a thread, without its contents."""
@@ -252,9 +257,7 @@ class Grant:
             lease_us=int(lease),
             now_us=int(now),
             fields=fields,
-            inbox=sorted((InboxEntry.parse(*item) for item in pairs(inbox).items()), key=lambda e: e.order)
-            if inbox
-            else [],
+            inbox=inbox_of(pairs(inbox)) if inbox else [],
             journal=pairs(journal) if journal else {},
             thread=ThreadHead.parse(thread),
             checkpoints=None if entries is None else [Checkpoint.parse(entry) for entry in entries],

@@ -1,10 +1,10 @@
-"""Switching exports on, where a process is composed: spans of Celery and of turns, by the OTEL_* variables."""
+"""Switching exports on, where a process is composed: spans and metrics, by the OTEL_* variables."""
 
 import os
 from pathlib import Path
 from typing import Any
 
-from opentelemetry import trace
+from opentelemetry import metrics, trace
 
 from techrevati.runtime.errors import TechrevatiError
 
@@ -47,6 +47,41 @@ def provide(service: str) -> Any:
     return provider
 
 
+def provide_metrics(service: str) -> Any:
+    """Set this process's meter provider, unless the application has set one; gives it.
+
+    Metrics go where spans go: by OTLP/HTTP, or as JSON lines to ``TECHREVATI_OTEL_FILE`` with ``.metrics`` behind.
+
+    Raises:
+        NoOpenTelemetry: the ``otel`` extra is missing.
+    """
+    try:
+        from opentelemetry.sdk.metrics import MeterProvider
+        from opentelemetry.sdk.metrics.export import (
+            ConsoleMetricExporter,
+            MetricExporter,
+            PeriodicExportingMetricReader,
+        )
+        from opentelemetry.sdk.resources import Resource
+    except ImportError:
+        raise NoOpenTelemetry from None
+    current = metrics.get_meter_provider()
+    if isinstance(current, MeterProvider):
+        return current
+    exporter: MetricExporter
+    if path := os.environ.get("TECHREVATI_OTEL_FILE"):
+        out = Path(f"{path}.metrics").open("a", encoding="utf-8", buffering=1)  # noqa: SIM115 - as the process
+        exporter = ConsoleMetricExporter(out=out, formatter=lambda data: data.to_json(indent=None) + "\n")
+    else:
+        from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+
+        exporter = OTLPMetricExporter()
+    resource = Resource.create({"service.name": os.environ.get("OTEL_SERVICE_NAME", service)})
+    provider = MeterProvider([PeriodicExportingMetricReader(exporter)], resource=resource)
+    metrics.set_meter_provider(provider)
+    return provider
+
+
 def instrument_worker(fleet: str) -> None:
     """Instrument Celery in this worker process; threads and exporters start with the worker, not before a fork."""
     from celery.signals import worker_init, worker_process_init, worker_shutdown
@@ -54,14 +89,15 @@ def instrument_worker(fleet: str) -> None:
 
     def begin(**_: Any) -> None:
         provide(f"{fleet}-worker")
+        provide_metrics(f"{fleet}-worker")
         instrumentor = CeleryInstrumentor()  # type: ignore[no-untyped-call]  # it ships no types
         if not instrumentor.is_instrumented_by_opentelemetry:
             instrumentor.instrument()
 
     def end(**_: Any) -> None:
-        provider = trace.get_tracer_provider()
-        if shutdown := getattr(provider, "shutdown", None):
-            shutdown()
+        for provider in (trace.get_tracer_provider(), metrics.get_meter_provider()):
+            if shutdown := getattr(provider, "shutdown", None):
+                shutdown()
 
     for signal in (worker_init, worker_process_init):
         signal.connect(begin, weak=False)

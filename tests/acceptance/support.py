@@ -32,6 +32,9 @@ from tests.acceptance.agents import FLEET, make_fleet
 
 T = TypeVar("T")
 
+START = 90.0
+"""Seconds in which a process must be up; a bound for what never comes, not a measure of machines that are busy."""
+
 ROOT = Path(__file__).parents[2]
 QUICK = {
     "lease_ttl": 2.0,
@@ -168,14 +171,14 @@ class Cluster:
 
     def wait_worker(self, process: Process) -> None:
         """Wait until a worker has announced its places."""
-        process.wait_log(f" serves {process.name.removeprefix('worker-')} in ")
+        process.wait_log(f" serves {process.name.removeprefix('worker-')} in ", START)
 
     def coordinator(self, *, wait: bool = True, env: Mapping[str, str] | None = None) -> Process:
         process = self.spawn(
             "coordinator", [sys.executable, "-m", "techrevati.cli", "coordinator", "--fleet", FLEET], env or {}
         )
         if wait:
-            process.wait_log("sweeps partitions", 20)
+            process.wait_log("sweeps partitions", START)
         return process
 
     def client(self, role: str = "alpha", *, peer: str = "") -> Client:

@@ -132,7 +132,7 @@ def test_an_approval_reaches_a_suspended_sub_agent(cluster: Cluster, client: Cli
     run = listed(client, ["agent_run", {"agent_id": "clerk.beta", "prompt": errand}], ADD)
     kid = eventually(run.children, "a child", 10)[0].run_id
     eventually(lambda: client.record(kid).why == "decision", "it asks", 10)
-    assert run.status().why == "child"
+    eventually(lambda: run.status().why == "child", "its parent waits")
     (asked,) = client.record(kid).waits_for
     client.run(kid).decide(asked["call_id"], payload="ann")
     done = answer(run)
@@ -175,7 +175,9 @@ def test_cancelled_run_keeps_what_was_said_to_it(cluster: Cluster, client: Clien
     cluster.wait_told(f"held {run.id}")
     run.cancel("enough")
     eventually(lambda: run.status().status == "cancelled", "it stops", 10)
-    assert [one["role"] for one in client.thread("unanswered").messages().messages] == ["user"]
+    said = client.thread("unanswered").messages().messages
+    assert [one["role"] for one in said] == ["user", "assistant", "user"]
+    assert "interrupted while it was using tools" in said[-1]["content"] and said[-1]["visibility"] == "internal"
     assert answer(listed(client, ADD, thread_id="unanswered"))["results"] == [5]
 
 

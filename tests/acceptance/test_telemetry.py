@@ -1,6 +1,7 @@
 """One session is one trace and one thread through the logs, across workers and handoffs."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,12 @@ def lines(log: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.splitlines() if line.startswith("{")]
 
 
-@pytest.fixture
-def traced(cluster: Cluster) -> dict[str, Path]:
+@pytest.fixture(scope="module")
+def traced(shared: Cluster) -> Iterator[dict[str, Path]]:
     """Two roles whose workers write spans to files and logs as JSON."""
-    files = {role: cluster.home / f"spans-{role}" for role in ("here", "there")}
+    files = {role: shared.home / f"spans-{role}" for role in ("here", "there")}
     workers = [
-        cluster.worker(
+        shared.worker(
             role,
             peer=peer,
             wait=False,
@@ -31,13 +32,17 @@ def traced(cluster: Cluster) -> dict[str, Path]:
                 "TECHREVATI_OTEL": "true",
                 "TECHREVATI_OTEL_FILE": str(files[role]),
                 "TECHREVATI_LOG_JSON": "true",
+                "OTEL_METRIC_EXPORT_INTERVAL": "200",
+                "ACCEPTANCE_LIMITS": "1",
             },
         )
         for role, peer in (("here", "there"), ("there", "here"))
     ]
     for worker in workers:
-        cluster.wait_worker(worker)
-    return files
+        shared.wait_worker(worker)
+    yield files
+    for worker in workers:
+        worker.kill()
 
 
 def test_spans_of_two_workers_hang_under_the_span_that_started_the_run(
@@ -72,6 +77,28 @@ def test_spans_of_two_workers_hang_under_the_span_that_started_the_run(
     # A ticket's span ends, and is written, a moment after the span of its turn.
     linked = eventually(tickets, "the spans of their tickets")
     assert {one["attributes"]["celery.task_name"] for one in linked} == {"techrevati.turn"}
+
+
+def test_a_worker_exports_what_its_gates_and_budgets_did(cluster: Cluster, traced: dict[str, Path]) -> None:
+    client = cluster.client("here", peer="there")
+    assert client.start("dial.here", {"model": "rationed"}).result(timeout=15)["text"] == "so"
+    path = Path(f"{traced['here']}.metrics")
+
+    def measured() -> dict[str, Any]:
+        for data in reversed(spans(path)):
+            scopes = [scope for resource in data["resource_metrics"] for scope in resource["scope_metrics"]]
+            found = {metric["name"]: metric["data"]["data_points"] for scope in scopes for metric in scope["metrics"]}
+            if "techrevati.gate.calls" in found and "techrevati.budget.tokens" in found:
+                return found
+        return {}
+
+    found = eventually(measured, "metrics in the file")
+    [calls] = found["techrevati.gate.calls"]
+    assert (calls["attributes"], calls["value"]) == (
+        {"gate": "rationed", "outcome": "admitted", "reason": "fleet"},
+        1,
+    )
+    assert {point["attributes"]["scope"] for point in found["techrevati.budget.tokens"]} == {"run", "thread", "tenant"}
 
 
 def test_logs_carry_run_turn_and_trace_ids(cluster: Cluster, traced: dict[str, Path]) -> None:

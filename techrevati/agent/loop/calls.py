@@ -186,7 +186,10 @@ async def _executed(
         cancellation=draft.ports.cancellation,
         **listeners(Caller(draft.identity, call.id, call.name), draft.tell_now, draft.now_ms),
     )
-    return await draft.ports.tools.run(tool, call.arguments, ctx)
+    try:
+        return await draft.ports.tools.run(tool, call.arguments, ctx)
+    except StateError as error:  # a journal could not read back what the tool asked for: the tool's fault, too
+        return ToolRun(ToolResult.error(call.name, str(error)))
 
 
 async def _reported(

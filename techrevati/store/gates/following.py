@@ -30,3 +30,21 @@ def _follow(bucket: BucketSpec, most: BucketSpec | None, limits: Mapping[str, fl
         return BucketSpec.per_minute(bucket.name, limit)
     most = most or bucket
     return BucketSpec(bucket.name, min(most.capacity, limit), min(most.per_second, limit / 60))
+
+
+_BY = " by the provider's limits of "
+
+
+def signed(worker: str, spec: GateSpec, own: GateSpec) -> str:
+    """Name who declares it, and which of its limits are the provider's."""
+    names = [bucket.name for bucket in spec.buckets if bucket != own.bucket(bucket.name)]
+    return f"{worker}{_BY}{','.join(names)}" if names else worker
+
+
+def told_before(by: str, spec: GateSpec) -> dict[str, float]:
+    """Give the provider's limits (a minute) in a declaration and its signature, for one who declares another."""
+    names = by.partition(_BY)[2].split(",")
+    # The lower of both was taken, of a bucket that holds as much and of one that fills as fast.
+    return {
+        bucket.name: max(bucket.capacity, 60 * bucket.per_second) for bucket in spec.buckets if bucket.name in names
+    }

@@ -18,15 +18,17 @@ from techrevati.runtime.circuit_breaker import CircuitState
 from techrevati.store.calls import Call
 from techrevati.store.errors import StoreUnreachable
 from techrevati.store.gates.away import PROBE_STORE, Away
-from techrevati.store.gates.calls import NONE, Declared, Outdated, Picture, Terms
 from techrevati.store.gates.calls import declare as declare_call
 from techrevati.store.gates.calls import look as look_call
 from techrevati.store.gates.clocks import Clocks
 from techrevati.store.gates.errors import GateRefused
 from techrevati.store.gates.events import BreakerChanged, DeclarationsDiffer, Event, GateLost, Listeners
+from techrevati.store.gates.following import followed, signed, told_before
 from techrevati.store.gates.keys import GateKeys
+from techrevati.store.gates.records import NONE, Declared, Outdated, Picture
 from techrevati.store.gates.spec import GateSpec
 from techrevati.store.gates.steps import Run, Steps
+from techrevati.store.gates.terms import Terms
 from techrevati.store.gates.view import OPEN, View
 from techrevati.store.gates.waiting import Ear
 
@@ -84,9 +86,13 @@ class Link:
         """What the fleet has declared, as far as this process knows."""
         return self.terms.spec if self.terms else self.own
 
-    def new_id(self) -> str:
-        if os.getpid() != self._process:  # a fork counts on from the same number: two calls, one id
+    def notice_fork(self) -> None:
+        """A fork counts on from the same number, and hears on the same channel: two calls, one id."""
+        if os.getpid() != self._process:
             self._begin()
+
+    def new_id(self) -> str:
+        self.notice_fork()
         return f"{self._tag}.{next(self._ids)}"
 
     def _hear(self, event: Event) -> None:
@@ -133,7 +139,8 @@ class Link:
         spec = following or (self.terms.spec if lost and self.terms else self.own)
         until = self.view.until - self.monotonic()
         open_us = round(until * 1e6) if lost and self.view.state == 1 and until > 0 else 0
-        call = declare_call(self.keys, spec, self.worker, lost=lost, open_us=open_us)
+        by = self.worker if following is None else signed(self.worker, following, self.own)
+        call = declare_call(self.keys, spec, by, lost=lost, open_us=open_us)
         asked = self.monotonic()
         try:
             self.trips += 1
@@ -154,6 +161,10 @@ class Link:
             )
         elif declared.taken and before is not None and before.text != declared.stands.text:
             self._differ(declared.stands.text, self.worker, before.text, before.by, why)
+            if following is None:  # what the provider said to the others holds for this one, too
+                told = told_before(before.by, self.own.adopt(before.text, before.revision))
+                if told and (lower := followed(stands, self.own, told)) is not None:
+                    return (yield from self._declare(following=lower))
         return self.terms
 
     def _adopt(self) -> Steps[Terms]:

@@ -17,6 +17,8 @@ from techrevati.fleet.celery.app import FleetCelery, make_celery
 from tests.integration.celery.sample_tasks import register
 
 ROOT = Path(__file__).parents[3]
+START = 90.0
+"""Seconds in which a worker must be up; a bound for what never comes, not a measure of machines that are busy."""
 
 
 def wait_until(true: Callable[[], object], what: str, timeout: float = 15.0) -> None:
@@ -49,7 +51,7 @@ class Worker:
         )
 
     def ready(self) -> Self:
-        self.wait_log(" ready.", 30)
+        self.wait_log(" ready.", START)
         return self
 
     def log(self) -> str:

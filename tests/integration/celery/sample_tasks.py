@@ -48,20 +48,21 @@ class Nap(AsyncTask):
 
 
 class Crowd(AsyncTask):
-    """Sleep without a word; the last of `total` tells how many slept at once."""
+    """Wait until `total` wait at once; the last to come and the last to go tell."""
 
     name = "sample.crowd"
-    asleep = peak = done = 0
+    here, complete = 0, asyncio.Event()
 
-    async def arun(self, request: Any, seconds: float, total: int) -> None:
+    async def arun(self, request: Any, total: int) -> None:
         cls = type(self)
-        cls.asleep += 1
-        cls.peak = max(cls.peak, cls.asleep)
-        await asyncio.sleep(seconds)
-        cls.asleep -= 1
-        cls.done += 1
-        if cls.done == total:
-            tell(self, f"peak {cls.peak}")
+        cls.here += 1
+        if cls.here == total:
+            tell(self, f"{total} are here")
+            cls.complete.set()
+        await cls.complete.wait()
+        cls.here -= 1
+        if cls.here == 0:
+            tell(self, "all have gone")
 
 
 class Stubborn(AsyncTask):

@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 from techrevati.fleet.celery.tickets import send_ticket
 from techrevati.fleet.celery.watchdogs import EX_SOFTWARE
 from techrevati.store.embedded import EmbeddedRedis
-from tests.integration.celery.conftest import StartWorker, Worker, wait_until
+from tests.integration.celery.conftest import START, StartWorker, Worker, wait_until
 
 
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGKILL])
@@ -18,11 +18,11 @@ def test_worker_consumes_on_after_redis_restarts_under_load(
     worker = start_worker(url=private_redis.url, stall=2)
     for number in range(300):
         worker.send("sample.nap", f"before{number}", 0.3)
-    worker.wait_told("start before0", 30)
+    worker.wait_told("start before0", START)
     private_redis.restart(sig=sig)
     for number in range(50):
         _send_with_patience(worker, f"after{number}")
-    wait_until(lambda: _ended(worker) >= 50, "all later tasks ended", 30)
+    wait_until(lambda: _ended(worker) >= 50, "all later tasks ended", START)
     assert worker.process.poll() is None
 
 

@@ -1,5 +1,7 @@
 """The limits that a provider tells of, as the whole fleet's."""
 
+from dataclasses import replace
+
 import pytest
 
 from techrevati.store.gates import (
@@ -7,6 +9,7 @@ from techrevati.store.gates import (
     CostTooLarge,
     DeclarationsDiffer,
     GateRefused,
+    GateSpec,
 )
 from tests.integration.store.hall import Hall, rate
 
@@ -58,3 +61,29 @@ def test_a_process_of_an_older_release_may_lower_a_limit_and_not_raise_it(hall: 
     old.feed(limit={"rpm": 60})
     new.admit({"rpm": 1})
     assert (new.spec.bucket("rpm"), new.spec.revision) == (BucketSpec.per_minute("rpm", 60), 2)
+
+
+def test_who_starts_later_takes_over_what_the_provider_told_the_others(hall: Hall) -> None:
+    def declared(rpm: float, own: float = 5) -> GateSpec:
+        return rate(BucketSpec.per_minute("rpm", rpm), BucketSpec("tpm", 1000, 50), BucketSpec("own", own, 1))
+
+    first = hall.gate(declared(600))
+    first.feed(limit={"rpm": 60, "tpm": 1200})
+    lower = {
+        "rpm": BucketSpec.per_minute("rpm", 60),
+        "tpm": BucketSpec("tpm", 1000, 20),
+        "own": BucketSpec("own", 5, 1),
+    }
+    second = hall.gate(declared(600), "w2")
+    second.admit({"rpm": 1})
+    assert {bucket.name: bucket for bucket in second.spec.buckets} == lower
+    assert first.look().stands.by == "w2 by the provider's limits of rpm,tpm"
+    # Another release may declare what it likes: of what the provider told, the lower holds, of all else its own.
+    third = hall.gate(replace(declared(30, own=9), revision=1), "w3")
+    third.admit({"rpm": 1})
+    first.admit({"rpm": 1})
+    assert {bucket.name: bucket for bucket in first.spec.buckets} == {
+        **lower,
+        "rpm": BucketSpec.per_minute("rpm", 30),
+        "own": BucketSpec("own", 9, 1),
+    }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from techrevati.fleet.chat import for_anthropic, for_openai, options_for_anthropic
+from techrevati.fleet.chat import CACHED, for_anthropic, for_openai, marked_for_cache, options_for_anthropic
 
 CALL = {"id": "t1", "type": "function", "function": {"name": "look", "arguments": '{"q": "tides"}'}}
 OTHER = {"id": "t2", "type": "function", "function": {"name": "look", "arguments": {"q": "moon"}}}
@@ -43,6 +43,14 @@ def test_anthropic_gets_blocks_with_results_first_and_one_message_per_side() -> 
             ],
         },
     ]
+
+
+def test_a_prompt_is_cached_up_to_the_end_of_its_instructions_and_of_its_last_message() -> None:
+    system, messages = marked_for_cache(*for_anthropic(TALK))
+    assert system == [{**text("Be brief."), **CACHED}]
+    marked = [block for message in messages for block in message["content"] if "cache_control" in block]
+    assert marked == [{**text("and now?"), **CACHED}]
+    assert marked_for_cache([], []) == ([], [])
 
 
 def test_a_steering_message_between_calls_and_results_does_not_part_them() -> None:

@@ -19,6 +19,7 @@ class Said:
         self.ended: list[list[tuple[str, str]]] = []
         self.deltas: list[tuple[str, str]] = []
         self.known: dict[str, str] = {}
+        self.arrived: list[InboxEntry] = []
 
     async def step_begin(self, key: str, policy: str, journal: list[tuple[str, str]]) -> str | None:
         self.begun.append((key, policy))
@@ -27,6 +28,9 @@ class Said:
     async def step_end(self, journal: list[tuple[str, str]]) -> str:
         self.ended.append(journal)
         return self.known.setdefault(*journal[-1])
+
+    async def mail(self) -> list[InboxEntry]:
+        return self.arrived
 
     def delta(self, kind: str, data: str) -> None:
         self.deltas.append((kind, data))

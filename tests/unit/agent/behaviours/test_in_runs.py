@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from techrevati.agent.answers import read_answer
-from techrevati.agent.behaviours.compaction import SUMMARY_ID, Compaction, CompactionPolicy
+from techrevati.agent.behaviours.compaction import Compaction, CompactionPolicy
 from techrevati.agent.behaviours.context_window import ContextWindow, WindowPolicy
 from techrevati.agent.behaviours.deferred_tools import DeferralPolicy, DeferredTools
 from techrevati.agent.behaviours.handoff import HandOff, Persona
@@ -222,8 +222,8 @@ async def test_12_1_a_long_run_is_compacted_and_its_thread_keeps_everything() ->
     world = World(model, agent(tools=(read,), behaviors=(window, compaction), max_rounds=20))
     await world.run("read it all")
     last = model.requests[-1].messages
-    assert [m.content for m in last if m.id != SUMMARY_ID and m.role is Role.USER] == ["read it all"]
-    assert any(m.id == SUMMARY_ID for m in last)
+    assert [m.content for m in last if m.role is Role.USER and SUMMARY not in m.content] == ["read it all"]
+    assert any(SUMMARY in m.content for m in last)
     assert len(last) < 16
     assert 1 <= 9 - writer.left <= 4
     assert len((await world.thread()).messages) == 1 + 12 * 2 + 1
@@ -313,6 +313,7 @@ class Sink:
             raise RuntimeError("sink")
 
 
+SUMMARY = "<summary-of-earlier-conversation>"
 USAGE = TokenUsage(prompt_tokens=10, completion_tokens=5, cache_read_tokens=3)
 
 
@@ -339,11 +340,11 @@ async def test_12_8_every_inference_and_tool_call_is_told_and_the_run_summed_up(
     assert "error.type" not in first
     assert all(span.duration > 0 for span in sink.inferences)
     assert all(span.duration > 0 for span in sink.tools)
-    assert [(span.call_id, span.status.value, span.error_type) for span in sink.tools] == [
-        ("c1", "success", None),
+    assert sorted((span.call_id, span.status.value, span.error_type or "") for span in sink.tools) == [
+        ("c1", "success", ""),
         ("c2", "error", "tool_error"),
     ]
-    assert sink.tools[0].attributes()["gen_ai.tool.call.id"] == "c1"
+    assert {span.attributes()["gen_ai.tool.call.id"] for span in sink.tools} == {"c1", "c2"}
     (metrics,) = sink.runs
     assert (metrics.status, metrics.done_reason) == ("done", "natural")
     assert (metrics.total.count, metrics.total.input_tokens, metrics.total.output_tokens) == (2, 20, 10)

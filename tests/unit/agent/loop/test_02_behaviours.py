@@ -147,7 +147,8 @@ async def test_2_2_a_failed_model_still_has_after_inference_and_step_end_then_ru
     world = World(Script(refused), agent(behaviors=(Watch(log),)))
     outcome, events = await world.run()
     assert log == ["run_start", "step_start", "before_inference", "after_inference", "step_end", "run_end"]
-    assert errors == [(None, refused)]
+    ((response, error),) = errors
+    assert response is None and "no key" in error.message and error.error_class is ErrorClass.AUTH
     assert isinstance(outcome, Finished) and outcome.reason.type == "error"
     assert types(events)[-2:] == ["error", "run_finish"]
 

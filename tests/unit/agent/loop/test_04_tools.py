@@ -205,6 +205,16 @@ async def test_4_1_a_tools_actions_apply_before_the_behaviors_of_after_tool_exec
         "<system-reminder>tool</system-reminder>",
         "<system-reminder>behavior</system-reminder>",
     ]
+
+
+async def test_4_2_patches_and_the_intent_log_name_the_tool() -> None:
+    @tool
+    def act() -> ToolExecutionEffect:
+        """Act."""
+        return ToolExecutionEffect(ToolResult.success("act"), (add(3),))
+
+    world = World(Script(calls(("c1", "act", {})), "ok"), agent(tools=(act,), behaviors=(Owner(),)))
+    await world.run()
     changes = await world.store.load_deltas("t", 0)
     assert [a["payload"] for c in changes for a in c.actions if a["state_type_name"] == "Count"] == [3]
 

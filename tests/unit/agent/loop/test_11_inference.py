@@ -130,6 +130,11 @@ async def test_11_2_each_model_gets_its_attempts_then_the_next_one() -> None:
     assert [r.model for r in world.model.requests] == ["m", "m", "m2", "m3"]
     assert isinstance(outcome, Finished) and outcome.response == "hi"
     assert next(e.event.model for e in events if e.event.type == "inference_complete") == "m3"
+
+
+async def test_11_2_between_two_attempts_the_backoff_is_slept() -> None:
+    world = World(Script(refused(ErrorClass.SERVER_ERROR), "hi"), agent())
+    await world.run()
     assert world.clock.slept == [0.25]
 
 
