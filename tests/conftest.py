@@ -6,8 +6,12 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from hypothesis import settings
 
 from techrevati.store.embedded import EmbeddedRedis
+
+settings.register_profile("untimed", deadline=None)  # an example is not wrong because the machine was busy
+settings.load_profile("untimed")
 
 
 @pytest.fixture(scope="session")

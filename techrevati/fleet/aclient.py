@@ -34,7 +34,7 @@ from techrevati.store import calls
 from techrevati.store.aio import AsyncStore
 from techrevati.store.budgets import AsyncBudget
 from techrevati.store.errors import RunNotFound
-from techrevati.store.gates.calls import Outdated
+from techrevati.store.gates.records import Outdated
 from techrevati.store.keys import roles_key
 from techrevati.store.records import Event, RunRecord
 

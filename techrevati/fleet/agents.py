@@ -30,7 +30,8 @@ class Agent:
     fallback: str | None = None
     session: AgentSession | None = None
     gate: str | None = None
+    winds_up: bool = False
 
     @property
     def card(self) -> Card:
-        return Card(self.name, self.role, self.handoffs, self.version, self.fallback, self.max_attempts)
+        return Card(self.name, self.role, self.handoffs, self.version, self.fallback, self.max_attempts, self.winds_up)

@@ -16,6 +16,8 @@ class Card:
     version: str = "1"
     fallback: str | None = None
     max_attempts: int = 3
+    winds_up: bool = False
+    """It has hooks for a run's end: where a run of it is cancelled while it waits, it has a turn for them."""
 
     def to_json(self) -> str:
         return json.dumps(
@@ -25,6 +27,7 @@ class Card:
                 "version": self.version,
                 "fallback": self.fallback,
                 "max_attempts": self.max_attempts,
+                "winds_up": self.winds_up,
             },
             separators=(",", ":"),
         )
@@ -39,4 +42,5 @@ class Card:
             body.get("version", "1"),
             body.get("fallback"),
             body.get("max_attempts", 3),
+            body.get("winds_up", False),
         )

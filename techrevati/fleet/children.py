@@ -148,6 +148,8 @@ class Children(Mapping[str, Child]):
         fields = {"input": encode(input, "input", limit)}
         if metadata:
             fields["meta"] = encode(dict(metadata), "metadata", limit)
+        if card.winds_up:
+            fields["winds"] = "1"
         if detached:
             fields["detached"] = "1"
         fields["root"] = self._fields.get("root") or f"{self._run_id} {self._fields['thread']}"
@@ -247,12 +249,17 @@ class Children(Mapping[str, Child]):
         await self._record(run_id)
         return await self._store.run(calls.cancel(self._keys, run_id, reason, round(self._settings.cancel_grace * 1e6)))
 
-    async def steer(self, run_id: str, message: Any) -> bool:
-        """Put a message into a live child; a string is what the user says."""
+    async def steer(self, run_id: str, message: Any, *, message_id: str = "") -> bool:
+        """Put a message into a live child, once where it has an id; a string is what the user says.
+
+        Raises:
+            RunNotFound: it is gone, or no child of this thread.
+            RunEnded.
+        """
         await self._record(run_id)
         said = {"role": "user", "content": message} if isinstance(message, str) else message
         body = encode(said, "message", self._settings.max_payload)
-        entry = f"steer:{time.time_ns():x}{os.urandom(4).hex()}"
+        entry = f"steer:{message_id or f'{time.time_ns():x}{os.urandom(4).hex()}'}"
         return await self._store.run(calls.inbox_put(self._keys, run_id, entry, "steer", "", body))
 
     async def settle(self, outcome: Outcome) -> Outcome:

@@ -29,7 +29,7 @@ from techrevati.fleet.versions import CheckpointRecord
 from techrevati.store import calls
 from techrevati.store.budgets import Budget
 from techrevati.store.errors import RunNotFound
-from techrevati.store.gates.calls import Outdated
+from techrevati.store.gates.records import Outdated
 from techrevati.store.keys import PartitionKeys, roles_key
 from techrevati.store.records import Event, RunRecord
 from techrevati.store.sync import SyncStore

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from techrevati.agent.actions import Phase
 from techrevati.agent.agent import Agent
 from techrevati.agent.answers import reason_of
 from techrevati.agent.cancellation import Cancellation
@@ -20,7 +21,9 @@ from techrevati.agent.ids import DerivedIds
 from techrevati.agent.loop import records
 from techrevati.agent.loop.checkpoint import Checkpoint
 from techrevati.agent.loop.outcome import Continue, Finished, StepOutcome, Suspended
+from techrevati.agent.loop.phases import has_hooks
 from techrevati.agent.loop.ports import Ports
+from techrevati.agent.loop.racing import let_go
 from techrevati.agent.loop.records import OnSuspend
 from techrevati.agent.loop.starting import prepare_run
 from techrevati.agent.loop.step import step
@@ -33,7 +36,6 @@ from techrevati.agent.threads.message import Message, Role
 from techrevati.agent.threads.runs import RunOrigin, RunRequest
 from techrevati.agent.threads.store import Loaded
 from techrevati.agent.threads.thread import Thread
-from techrevati.fleet.leases import Ending
 from techrevati.fleet.loop_children import LINEAGE, FleetSubAgents, fleet_id
 from techrevati.fleet.loop_ports import FleetModel, Through, TurnCommitter, TurnInbox, TurnSink, loop_message
 from techrevati.fleet.loop_tools import KEPT, FleetTools, forget_calls, loop_document
@@ -42,6 +44,8 @@ from techrevati.fleet.outcome import Ask, Join, Outcome, Suspend
 from techrevati.fleet.turn import Turn
 
 MODEL_TIMEOUT = 120.0
+TASK_GRACE = 5.0
+"""Seconds a step that is stopped has to clean up."""
 KEPT_CALLS = 16
 """Ended tool calls that the state keeps for audit; older ones are in the messages and in earlier versions."""
 
@@ -53,9 +57,9 @@ def agent_function(agent: Agent, *, model_timeout: float = MODEL_TIMEOUT) -> Cal
         said = list(turn.messages.added)
         opening, steering = _opened(turn)
         stored = tuple(loop_message(said, place) for place, said in enumerate(turn.messages))
-        ids = DerivedIds(f"{turn.run_id}:{turn.number}", turn.created_ms)
+        ids, cancellation = DerivedIds(f"{turn.run_id}:{turn.number}", turn.created_ms), Cancellation()
         start = _checkpoint(agent, turn, stored, opening, ids)
-        tools, cancellation = FleetTools(turn, agent.states.actions), Cancellation()
+        tools = FleetTools(turn, agent.states.actions)
         inbox = TurnInbox(turn, _decisions(turn), steering)
         ports = Ports(
             model=FleetModel(turn, model_timeout, inbox),
@@ -86,18 +90,30 @@ def agent_function(agent: Agent, *, model_timeout: float = MODEL_TIMEOUT) -> Cal
     return take
 
 
+def winds_up(agent: Agent) -> bool:
+    """Say whether a run's end has hooks: a run that is cancelled while it waits then has a turn for them."""
+    return has_hooks(agent.behaviors, Phase.RUN_END)
+
+
 async def _to_its_end(turn: Turn, work: Coroutine[Any, Any, StepOutcome], cancellation: Cancellation) -> StepOutcome:
-    """Await a step.  Of a run that is cancelled the loop makes an end: it cuts off what hangs, and leaves a note."""
+    """Take a step; of a run that is asked to stop, the loop itself makes the end, hooks and all."""
+    if turn.is_stopping:
+        cancellation.cancel()
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
-        if turn.stopping is not Ending.CANCELLED:
-            task.cancel()
-            await asyncio.wait({task})
+        if not turn.is_stopping or task.cancelled():
+            await let_go(task, TASK_GRACE)
             raise
-        cancellation.cancel()
+        if (current := asyncio.current_task()) is not None:
+            current.uncancel()
+    cancellation.cancel()
+    try:
         return await task
+    except asyncio.CancelledError:
+        await let_go(task, TASK_GRACE)
+        raise
 
 
 def _opened(turn: Turn) -> tuple[list[Any], tuple[str, ...]]:
@@ -202,9 +218,9 @@ def _ended(turn: Turn, outcome: StepOutcome, tools: FleetTools) -> Outcome:
         case Suspended(_, calls, _, expires_at):
             return _suspended(turn, calls, expires_at)
         case Finished(checkpoint, reason, response):
-            if reason.type == "cancelled":
-                return turn.continue_()  # of a cancelled run whatever is no end becomes one
-            if reason.type == "error":
+            if reason.type == "cancelled" and turn.is_stopping:
+                return turn.continue_()  # the commit of a run that was asked to stop is its end
+            if reason.type in ("error", "cancelled"):
                 return turn.fail(str(reason.value or reason.type), {"termination": msgspec.to_builtins(reason)})
             if is_given(checkpoint.document):
                 return turn.complete(find(checkpoint.document, (*OUTPUT, "value")))

@@ -225,7 +225,9 @@ class Engine:
             self.seam("after_claim")
             view = await self._threads.load(self.store, keys, grant)
             turn = running.turn = self._make_turn(keys, grant, view, live)
-            turn.stopping = running.ending
+            if fields["cancel"]:  # it was asked to stop before: this turn is for its end
+                running.ending = Ending.CANCELLED
+            turn.is_stopping = running.ending is Ending.CANCELLED
             await turn.children.read_ends(grant.inbox)
             with self.tracing.turn(run_id, fields, turn.attempt) as span:
                 spec, after, ending = await self._run(turn, view, running)
@@ -416,11 +418,12 @@ class Engine:
             log.warning("run %s not released, its lease runs out instead: %s", turn.run_id, error)
 
     def _interrupt(self, running: Running, ending: Ending) -> None:
-        """Stop a turn; on the loop."""
-        if running.active and running.ending is None:
-            running.ending = ending
+        """Stop a turn; on the loop.  One that winds up because it was cancelled may lose its lease, or its time."""
+        winds_up = running.ending is Ending.CANCELLED and ending in (Ending.LOST, Ending.TIMED_OUT)
+        if running.active and (running.ending is None or winds_up):
+            running.ending = Ending.LOST if winds_up else ending
             if running.turn is not None:
-                running.turn.stopping = ending
+                running.turn.is_stopping = ending is Ending.CANCELLED
             running.task.cancel()
 
     async def _calm(self, running: Running) -> None:

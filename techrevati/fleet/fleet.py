@@ -169,13 +169,14 @@ class Fleet:
         """
         from techrevati.agent.building import build
         from techrevati.agent.tools import role_of
-        from techrevati.fleet.define import agent_function
+        from techrevati.fleet.define import agent_function, winds_up
 
         agent = build(definition)
         pooled = [tool for tool in agent.tools.values() if role_of(tool) is not None]
         for tool in pooled:
             self._check_tool(tool)
         self.agent(role or definition.id, name=definition.id, **options)(agent_function(agent))
+        self.agents[definition.id] = replace(self.agents[definition.id], winds_up=winds_up(agent))
         for tool in pooled:
             self.tool(tool)
 

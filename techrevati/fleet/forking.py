@@ -138,6 +138,8 @@ def fork_plan(
     if card is None:
         raise UnknownRole(agent, fleet, list(cards))
     digest = digest_of([thread_id, version, agent, fields.get("input"), fields.get("meta"), priority, goes_on])
+    if card.winds_up:
+        fields["winds"] = "1"
     spec = thread_calls.ForkSpec(
         run_id=new_id(partition),
         tenant=tenant,

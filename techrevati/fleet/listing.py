@@ -183,7 +183,8 @@ def reading_children(keys: PartitionKeys, run_id: str) -> Plan[list[RunRecord]]:
     ids = sorted(ids)
     found = yield [("HGETALL", keys.run(child)) for child in ids]
     records = (record_of(child, flat) for child, flat in zip(ids, found, strict=True))
-    return [record for record in records if record is not None and not record.is_call]
+    known = [record for record in records if record is not None and not record.is_call]
+    return sorted(known, key=lambda record: (record.created or 0.0, record.run_id))
 
 
 def _indexes(fleet: str, partitions: int, wanted: RunFilter) -> list[tuple[PartitionKeys, str]]:

@@ -122,8 +122,8 @@ class FleetSubAgents:
     async def stop(self, run_id: str) -> None:
         await self._with_live(run_id, self._turn.children.stop)
 
-    async def message(self, run_id: str, text: str) -> str | None:
-        return await self._with_live(run_id, lambda live: self._turn.children.steer(live, text))
+    async def message(self, run_id: str, text: str, *, message_id: str = "") -> str | None:
+        return await self._with_live(run_id, lambda live: self._turn.children.steer(live, text, message_id=message_id))
 
     async def decide(self, run_id: str, decision: ToolCallDecision) -> str | None:
         return await self._with_live(

@@ -20,7 +20,7 @@ from techrevati.agent.context import RunIdentity
 from techrevati.agent.events import ActivitySnapshot
 from techrevati.agent.ids import DerivedIds
 from techrevati.agent.loop.progress import Caller, listeners
-from techrevati.agent.loop.tool_runs import ToolRun, encode_run, run_tool
+from techrevati.agent.loop.tool_runs import NotRecordable, ToolRun, encode_run, run_tool
 from techrevati.agent.policy import RunPolicy
 from techrevati.agent.suspension import ToolCallResume
 from techrevati.agent.threads.message import Message
@@ -33,7 +33,7 @@ from techrevati.fleet.loop_ports import TurnSink, loop_message
 from techrevati.fleet.outcome import Outcome
 from techrevati.fleet.turn import Turn
 from techrevati.runtime.errors import TechrevatiError
-from techrevati.store.errors import PayloadTooLarge, StepInDoubt
+from techrevati.store.errors import NotJson, PayloadTooLarge, StepInDoubt
 from techrevati.store.keys import CALL_PREFIX
 
 log = logging.getLogger(__name__)
@@ -175,15 +175,17 @@ def held_to(done: ToolRun, limit: int) -> ToolRun:
     """
     room = limit - min(4096, limit // 4)
     try:
-        encode(encode(done.result.to_json(), "its result", room), "its result", room)
         encode(encode_run(done), "its result, with its actions,", room)
+        encode(encode(done.result.to_json(), "its result", room), "its result", room)
     except PayloadTooLarge as error:
         return ToolRun(ToolResult.error(done.result.tool_name, str(error), code="result_too_large"))
+    except (NotJson, NotRecordable) as error:
+        return ToolRun(ToolResult.error(done.result.tool_name, str(error), code="result_not_json"))
     return done
 
 
 class HeldTools:
-    """Calls tools in this process; a result that is too large to be kept is an error result."""
+    """Calls tools in this process; a result that could not be kept is an error result."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit

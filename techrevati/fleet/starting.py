@@ -124,6 +124,8 @@ def start_call(
     fields = {"input": text}
     if metadata:
         fields["meta"] = encode(dict(metadata), "metadata", settings.max_payload)
+    if card.winds_up:
+        fields["winds"] = "1"
     if project_id is not None:
         fields["project"] = project_id
     if trace := current_traceparent():

@@ -21,7 +21,6 @@ from techrevati.fleet.children import Children
 from techrevati.fleet.codec import encode
 from techrevati.fleet.conversation import Messages
 from techrevati.fleet.journal import Journal, Lines, Policy
-from techrevati.fleet.leases import Ending
 from techrevati.fleet.model_calls import ModelCalls
 from techrevati.fleet.models import Costs, Message, ModelReply, ModelRequest, Models
 from techrevati.fleet.outcome import (
@@ -93,7 +92,7 @@ class Turn:
         handed: the handoff that brought the run here, or None.
         decisions: call id -> what was decided since the last turn.
         steering: messages that were put into the live run since the last turn.
-        stopping: why the turn is being stopped, once it is.
+        is_stopping: the run was asked to stop; a turn that hears of it by `CancelledError` may wind up, and return.
     """
 
     def __init__(
@@ -128,7 +127,7 @@ class Turn:
         self.usage = Usage()
         self.inbox = inbox
         self.events: list[tuple[str, str]] = []
-        self.stopping: Ending | None = None
+        self.is_stopping = False
         self._fields, self._lines, self._children = fields, lines, children
         self._version = version
         self._calls: Calls = calls or _Straight(models)

@@ -25,7 +25,7 @@ PAGE = 1000
 _CORE = (
     *("tenant", "thread", "role", "agent", "home", "status", "token", "worker", "why", "until", "detail"),
     *("turn", "attempt", "maxa", "fails", "hops", "target", "priority", "score", "counted", "created", "ended"),
-    *("next_at", "deadline", "parent", "idem", "cancel", "cancel_by", "resume", "retried", "felled", "pardon"),
+    *("next_at", "deadline", "parent", "idem", "cancel", "cancel_by", "grace", "resume", "retried", "felled", "pardon"),
     *("v0", "f0", "k0", "commit", "released", "reason", "seq", "lseq", "ln", "wakes", "inbox_n", "open"),
 )
 _TEXTS = ("handed", "waits", "output", "error", "reply", "lb", "tin", "tout", "micros")
@@ -192,6 +192,7 @@ def parse_run(run_id: str, fields: Fields) -> Run:
         idem=fields.get("idem", ""),
         cancel=fields.get("cancel", ""),
         cancel_by=_maybe(fields, "cancel_by"),
+        grace=_int(fields, "grace"),
         resume=fields.get("resume", ""),
         retried=fields.get("retried") == "1",
         felled=fields.get("felled") == "1",

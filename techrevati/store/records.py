@@ -257,9 +257,7 @@ class Grant:
             lease_us=int(lease),
             now_us=int(now),
             fields=fields,
-            inbox=inbox_of(pairs(inbox))
-            if inbox
-            else [],
+            inbox=inbox_of(pairs(inbox)) if inbox else [],
             journal=pairs(journal) if journal else {},
             thread=ThreadHead.parse(thread),
             checkpoints=None if entries is None else [Checkpoint.parse(entry) for entry in entries],

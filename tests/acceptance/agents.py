@@ -184,11 +184,18 @@ async def lead(turn: Turn) -> Outcome:
         turn.state["ids"] = []
         for place, (agent, given) in enumerate(job["send"]):
             turn.state["ids"].append(
-                await turn.start_child(agent, given, key=f"c{place}" if job.get("keyed") else None)
+                await turn.start_child(
+                    agent,
+                    given,
+                    key=f"c{place}" if job.get("keyed") else None,
+                    detached=place in job.get("detached", ()),
+                )
             )
             tell(f"sent {turn.run_id} {turn.attempt} {turn.state['ids'][-1]} {os.getpid()}")
         if job.get("gate") and turn.attempt == 1:
             await gate(job["gate"])
+        if job.get("fail"):
+            return turn.fail("cannot go on")
         if job.get("quit"):
             return turn.complete(turn.state["ids"])
         return turn.wait_children(until=job.get("until", "all"), expires=job.get("expires"))

@@ -9,8 +9,11 @@ import json
 import os
 from typing import Any
 
-from techrevati.agent.definition import AgentDefinition, OutputSpec, SubAgentSpec
+from techrevati.agent.behavior import AgentBehavior
+from techrevati.agent.context import ReadOnlyContext
+from techrevati.agent.definition import AgentDefinition, OutputSpec, SubAgentSpec, ToolExecutionMode
 from techrevati.agent.stopping import MaxRounds
+from techrevati.agent.suspension import PendingToolCall, ResumeMode, SuspendTicket, Suspension
 from techrevati.agent.tool_context import ToolCallContext
 from techrevati.agent.tools import ToolResult
 from techrevati.agent.typed_tool import tool
@@ -32,6 +35,7 @@ class ListedModel:
         on_event = request.options.get("on_event") or (lambda kind, data: None)
         if done < len(commands):
             batch = commands[done] if isinstance(commands[done][0], list) else [commands[done]]
+            batch = json.loads(json.dumps(batch).replace("$child", _child(after)))
             made = []
             for place, (name, *words) in enumerate(batch):
                 function = {"name": name, "arguments": json.dumps(words[0] if words else {})}
@@ -42,6 +46,12 @@ class ListedModel:
         text = json.dumps({"results": [one.get("data") for one in results], "heard": heard})
         request.options["on_delta"](text)
         return ModelReply(text, 10, 8, 7, request.model, stop_reason="stop")
+
+
+def _child(said: list[dict[str, Any]]) -> str:
+    """Give the run id of the first sub-agent that a tool's result names."""
+    found = (_result(one["content"]).get("data") for one in said if one["role"] == "tool")
+    return next((str(data["run_id"]) for data in found if isinstance(data, dict) and "run_id" in data), "")
 
 
 def _is_list(message: dict[str, Any]) -> bool:
@@ -76,6 +86,27 @@ async def pay(ctx: ToolCallContext, amount: int) -> ToolResult:
     return ToolResult.success("pay", {"paid": amount, "by": ctx.resume_input.result})
 
 
+def _ticket(ctx: ToolCallContext, mode: ResumeMode, arguments: dict[str, Any]) -> SuspendTicket:
+    asked = Suspension(f"ask-{ctx.call_id}", f"tool:{ctx.tool_name}")
+    return SuspendTicket(asked, PendingToolCall(f"shown-{ctx.call_id}", ctx.tool_name, arguments), mode)
+
+
+@tool
+async def choose(ctx: ToolCallContext, of: str) -> ToolResult:
+    """Let somebody else say what the result is."""
+    tell(f"choose {ctx.identity.run_id} {ctx.call_id}")
+    return ToolResult.suspended("choose", "which?", _ticket(ctx, ResumeMode.AS_RESULT, {"of": of}))
+
+
+@tool
+async def amend(ctx: ToolCallContext, text: str) -> ToolResult:
+    """Let somebody else say what the arguments are."""
+    if ctx.resume_input is None:
+        return ToolResult.suspended("amend", "so?", _ticket(ctx, ResumeMode.AS_ARGUMENTS, {"text": text}))
+    tell(f"amended {ctx.identity.run_id} {text}")
+    return ToolResult.success("amend", {"text": text})
+
+
 @tool
 async def wait_a_little(seconds: float) -> float:
     """Let time pass."""
@@ -102,7 +133,17 @@ async def late_mark(ctx: ToolCallContext, name: str) -> str:
     return name
 
 
-TOOLS = (add, hold, pay, wait_a_little, mark, late_mark)
+class Farewell(AgentBehavior):
+    """Tells how a run ended; a worker may die at it."""
+
+    id = "farewell"
+
+    async def run_end(self, ctx: ReadOnlyContext) -> None:
+        tell(f"farewell {ctx.identity.run_id} {ctx.document['__run']['done_reason']}")
+        crash_here("in_run_end")
+
+
+TOOLS = (add, hold, pay, choose, amend, wait_a_little, mark, late_mark)
 ANSWER = {"type": "object", "properties": {"total": {"type": "integer"}}, "required": ["total"]}
 
 
@@ -121,6 +162,19 @@ def definitions(role: str, peer: str) -> list[AgentDefinition]:
             id=f"chief.{role}",
             model="listed",
             tools=TOOLS,
+            sub_agents=(SubAgentSpec(f"clerk.{role}", "does what is listed"),),
+        ),
+        AgentDefinition(
+            id=f"batch.{role}",
+            model="listed",
+            tools=TOOLS,
+            tool_execution_mode=ToolExecutionMode.PARALLEL_BATCH_APPROVAL,
+        ),
+        AgentDefinition(
+            id=f"polite.{role}",
+            model="listed",
+            tools=TOOLS,
+            behaviors=(Farewell(),),
             sub_agents=(SubAgentSpec(f"clerk.{role}", "does what is listed"),),
         ),
         AgentDefinition(id=f"tireless.{role}", model="listed", tools=TOOLS, max_rounds=0),

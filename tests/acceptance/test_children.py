@@ -32,7 +32,7 @@ def test_parent_waits_for_children_of_another_pool_and_is_woken_once(cluster: Cl
         assert (kid.role, kid.tenant, kid.project_id, kid.parent) == ("beta", "family", "p1", run.id)
         assert kid.thread_id == f"sub-agent-{kid.run_id}"
         assert client.thread(kid.thread_id, tenant="family").messages().messages == result["said"][kid.run_id]
-    told = [event.type for event in run.events() if event.type.startswith("child.") and event.n == 0]
+    told = [event.type for event in run.events() if event.type.startswith("child.") and not event.n]
     assert sorted(told) == ["child.ended"] * 3 + ["child.started"] * 3
 
 

@@ -20,7 +20,8 @@ def test_decision_from_another_process_while_no_worker_lives(cluster: Cluster) -
     client = cluster.client("asker")
     worker = cluster.worker("asker")
     run = client.start("ask.asker", {})
-    eventually(lambda: waits_for_decision(run), "the run waits")
+    late = client.start("ask.asker", {"expires": 1.0})
+    eventually(lambda: waits_for_decision(run) and waits_for_decision(late), "the runs wait")
     assert run.status().waits_for == [{"call_id": "ok", "payload": {"question": "publish?"}, "expires_in": None}]
     worker.kill()
     code = (
@@ -37,7 +38,11 @@ def test_decision_from_another_process_while_no_worker_lives(cluster: Cluster) -
     )
     assert said.stdout.strip() == "True"
     cluster.healthy()
+    eventually(lambda: late.status().status == "queued", "the default is decided without a worker")
+    with pytest.raises(AlreadyDecided):
+        late.decide("ok", payload="too late")
     cluster.worker("asker")
+    assert late.result(timeout=10) == {"action": "resume", "payload": "so", "expired": True, "turn": 2}
     assert run.result(timeout=10) == {"action": "resume", "payload": {"by": "kim"}, "expired": False, "turn": 2}
 
 

@@ -132,7 +132,7 @@ def test_an_approval_reaches_a_suspended_sub_agent(cluster: Cluster, client: Cli
     run = listed(client, ["agent_run", {"agent_id": "clerk.beta", "prompt": errand}], ADD)
     kid = eventually(run.children, "a child", 10)[0].run_id
     eventually(lambda: client.record(kid).why == "decision", "it asks", 10)
-    assert run.status().why == "child"
+    eventually(lambda: run.status().why == "child", "its parent waits")
     (asked,) = client.record(kid).waits_for
     client.run(kid).decide(asked["call_id"], payload="ann")
     done = answer(run)

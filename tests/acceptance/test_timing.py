@@ -1,6 +1,7 @@
 """Delays, deadlines, priorities, and a thread that is busy."""
 
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -15,41 +16,65 @@ LATE = 0.5
 """Seconds a timer may be late on two busy cores."""
 
 
+def on_time(lateness: Callable[[], float], tries: int = 3) -> None:
+    """Hold a timer to being never early, and late by little; a busy machine adds to a delay, and takes nothing off."""
+    seen: list[float] = []
+    while not seen or (seen[-1] >= LATE and len(seen) < tries):
+        seen.append(lateness())
+        assert seen[-1] >= 0, seen
+    assert seen[-1] < LATE, seen
+
+
 def begun(cluster: Cluster, run: Run) -> float:
     return float(cluster.wait_told(f"count {run.id} 1 ")[0].split()[5])
 
 
 def test_sleep_holds_no_worker_and_ends_on_time(cluster: Cluster, client: Client) -> None:
-    run = client.start("nap.alpha", {"seconds": 0.7})
-    eventually(lambda: run.status().why == "timer", "it naps")
-    assert run.status().worker == "" or run.status().status == "waiting"
-    run.result(timeout=10)
-    first, second = [float(line.split()[3]) for line in cluster.told(f"nap {run.id}")]
-    assert 0.7 <= second - first < 0.7 + LATE
+    long = client.start("nap.alpha", {"seconds": 60})
+    eventually(lambda: long.status().why == "timer", "it naps")
+    assert (long.status().status, long.status().home) == ("waiting", "due")
+    assert long.cancel() == "cancelled"
+
+    def lateness() -> float:
+        run = client.start("nap.alpha", {"seconds": 0.7})
+        run.result(timeout=10)
+        first, second = [float(line.split()[3]) for line in cluster.told(f"nap {run.id}")]
+        return second - first - 0.7
+
+    on_time(lateness)
 
 
 def test_delay_and_eta_begin_no_earlier_and_not_much_later(cluster: Cluster, client: Client) -> None:
-    now = time.time()
-    runs = [
-        client.start("count.alpha", {}, delay=0.6),
-        client.start("count.alpha", {}, delay=timedelta(seconds=0.6)),
-        client.start("count.alpha", {}, eta=datetime.fromtimestamp(now + 0.6, UTC)),
-    ]
-    assert {run.status().home for run in runs} == {"due"}
-    for run in runs:
-        run.result(timeout=10)
-        assert 0.55 <= begun(cluster, run) - now < 0.6 + LATE
+    def lateness() -> float:
+        now = time.time()
+        runs = [
+            client.start("count.alpha", {}, delay=0.6),
+            client.start("count.alpha", {}, delay=timedelta(seconds=0.6)),
+            client.start("count.alpha", {}, eta=datetime.fromtimestamp(now + 0.6, UTC)),
+        ]
+        for run in runs:
+            assert run.result(timeout=10) == [1]
+        began = [begun(cluster, run) - now - 0.6 for run in runs]
+        assert min(began) >= -0.001, "an eta is whole milliseconds"
+        return max(*began, 0.0)
+
+    on_time(lateness)
 
 
 def test_deadline_ends_what_runs_and_what_waits(cluster: Cluster, client: Client) -> None:
-    held = client.start("hold.alpha", {"gate": "never"}, deadline=0.6)
-    waiting = client.start("ask.alpha", {}, deadline=timedelta(seconds=0.6))
-    for run in (held, waiting):
+    def lateness() -> float:
         asked = time.monotonic()
-        with pytest.raises(RunFailed, match="the deadline passed"):
-            run.result(timeout=10)
-        assert time.monotonic() - asked < 0.6 + LATE
-    cluster.wait_told(f"stopped {held.id}", 5)
+        held = client.start("hold.alpha", {"gate": "never"}, deadline=0.6)
+        waiting = client.start("ask.alpha", {}, deadline=timedelta(seconds=0.6))
+        for run in (held, waiting):
+            with pytest.raises(RunFailed, match="the deadline passed"):
+                run.result(timeout=10)
+        took = time.monotonic() - asked
+        if cluster.told(f"hold {held.id}"):  # it had begun
+            cluster.wait_told(f"stopped {held.id}", 5)
+        return took - 0.6
+
+    on_time(lateness)
 
 
 def test_pause_gives_its_place_to_others(cluster: Cluster) -> None:
@@ -95,10 +120,9 @@ def test_busy_thread_refuses_or_lets_wait(cluster: Cluster, client: Client) -> N
 def test_interrupt_stops_the_active_run_and_keeps_what_it_committed(cluster: Cluster, client: Client) -> None:
     first = client.start("count.alpha", {"turns": 99, "seconds": 0.1}, thread_id="cut")
     cluster.wait_told(f"count {first.id} 3 ")
-    asked = time.monotonic()
     second = client.start("count.alpha", {"turns": 1}, thread_id="cut", on_busy="interrupt")
     output = second.result(timeout=10)
-    assert time.monotonic() - asked < 2
+    assert len(output) < 20, "it was not left to go on"
     with pytest.raises(RunFailed, match="superseded"):
         first.result(timeout=1)
     assert output[:2] == [1, 2] and output[-1] == 1

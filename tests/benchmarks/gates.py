@@ -41,7 +41,7 @@ from techrevati.store.gates import (
     RedisTokenBucket,
     SlotSpec,
 )
-from techrevati.store.gates.calls import Ask
+from techrevati.store.gates.records import Ask
 from techrevati.store.sync import SyncStore
 from tests.benchmarks.report import Bar, finish, machine, pairwise, show_machine, table, write_json
 

@@ -3,8 +3,8 @@
 import time
 
 from techrevati.fleet.client import Client
-from tests.acceptance.support import Cluster, eventually
-from tests.chaos.kills import Tally, busy, held_by, recovery, start, verify
+from tests.acceptance.support import START, Cluster, eventually
+from tests.chaos.kills import Tally, has_work, held_by, recovery, start, verify
 
 
 def sweepers(client: Client) -> set[str]:
@@ -39,17 +39,18 @@ def pids(client: Client) -> set[str]:
 
 
 def test_worker_and_coordinator_that_die_together_cost_both_leases_at_most(cluster: Cluster) -> None:
-    coordinator = cluster.coordinator()
+    coordinator = cluster.coordinator(wait=False)
     client = cluster.client("alpha")
-    victim = cluster.worker("alpha")
+    victim, other = (cluster.worker("alpha", wait=False) for _ in range(2))
+    for worker in (victim, other):  # what is measured is the leases, not how fast a process comes up
+        cluster.wait_worker(worker)
+    coordinator.wait_log("sweeps partitions", START)
+    cluster.coordinator()
     runs = start(client, "alpha", 20)
-    busy(cluster, client, runs, 10)
-    standby = cluster.coordinator(wait=False)
-    eventually(lambda: "partitions" in standby.log(), "the other is up")
-    coordinator.kill()
+    has_work(client, runs, victim, 20, "alpha")
     victim.kill()
+    coordinator.kill()
     held = held_by(client, runs, victim)
-    cluster.worker("alpha", wait=False)
     measured = recovery(victim, held)
     assert measured is not None
     settings = cluster.settings

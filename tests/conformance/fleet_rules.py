@@ -2,12 +2,19 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
+from openai import AsyncOpenAI
 
 from techrevati.agent import events, wording
 from techrevati.agent.behavior import AgentBehavior
+from techrevati.agent.behaviours.mcp.connection import McpConnection
+from techrevati.agent.behaviours.mcp.servers import Patience
+from techrevati.agent.behaviours.mcp.tool import tool_set
 from techrevati.agent.behaviours.permissions import Permissions
 from techrevati.agent.definition import SubAgentSpec
 from techrevati.agent.endings import CANCELLED, stopped
@@ -23,7 +30,11 @@ from techrevati.agent.threads.message import Role
 from techrevati.agent.tool_context import ToolCallContext
 from techrevati.agent.tools import ToolExecutionEffect, ToolProgress, ToolResult
 from techrevati.agent.typed_tool import tool
+from techrevati.fleet.models import ModelReply, ModelRequest
+from techrevati.fleet.openai_model import OpenAIModel
 from techrevati.store.errors import AlreadyDecided, RunEnded, ThreadNotFound
+from tests.integration.mcp.conftest import WebServer
+from tests.model_server import ModelServer, model_server
 from tests.unit.agent.loop.states import Count, OfRun, add
 from tests.unit.agent.loop.test_08_suspension import PAY, PAY_TWICE, Approval, Bank
 from tests.unit.agent.scripted import Script, agent, calls, cancel, of_type, resume, said, tool_results, types, until
@@ -319,7 +330,99 @@ async def test_11_3_a_tool_in_a_thread_sees_that_it_is_cancelled() -> None:
     await until(lambda: len(seen) == 2)
 
 
+class Provider:
+    """Every model of a server that speaks OpenAI's API, through the SDK."""
+
+    def __init__(self, sdk: Any) -> None:
+        self._sdk = sdk
+
+    async def complete(self, request: ModelRequest) -> ModelReply:
+        return await OpenAIModel(request.model, self._sdk).complete(request)
+
+
+@asynccontextmanager
+async def provider() -> AsyncIterator[tuple[ModelServer, Provider]]:
+    with model_server() as server:
+        async with AsyncOpenAI(base_url=f"{server.url}/v1", api_key="k", max_retries=0) as sdk:
+            yield server, Provider(sdk)
+
+
+async def test_11_2_a_provider_s_broken_stream_is_continued_by_the_next_model_and_nothing_is_said_twice() -> None:
+    async with provider() as (server, model):
+        retry = LlmRetryPolicy(stream_error_fallback_threshold=1, initial_backoff_ms=1)
+        world = World(model, agent(model="cut after", fallback_models=("tides",), retry=retry))
+        outcome, told = await world.run()
+    assert isinstance(outcome, Finished) and outcome.response == "The tide The tide turns."
+    assert "".join(e.delta for e in of_type(told, events.TextDelta)) == outcome.response, (
+        "what was shown is what stands"
+    )
+    assert [e.delta for e in of_type(told, events.ReasoningDelta)] == ["moon", "moon"]
+    spoken = [m.content for m in (await world.thread()).messages if m.role is Role.ASSISTANT]
+    assert spoken == ["The tide ", "The tide turns."]
+    assert [body["model"] for body in server.seen] == ["cut after", "tides"]
+    asked = [message["content"] for message in server.seen[1]["messages"]]
+    assert (asked[-2] == "The tide " and "go on" in asked[-1].lower()) or "continue" in asked[-1].lower()
+
+
+async def test_11_2_a_provider_s_refusals_are_tried_again_and_then_elsewhere() -> None:
+    async with provider() as (server, model):
+        retry = LlmRetryPolicy(initial_backoff_ms=1, max_backoff_ms=2)
+        world = World(model, agent(model="500", fallback_models=("401", "tides"), retry=retry))
+        outcome, _ = await world.run()
+    assert isinstance(outcome, Finished) and outcome.response == "The tide turns."
+    assert [body["model"] for body in server.seen] == ["500", "500", "401", "tides"]
+
+
+async def test_13_deltas_travel_in_batches() -> None:
+    words = [f"{n} " for n in range(40)]
+
+    async def talks(request: Any, on_event: Any) -> Any:
+        for word in words:
+            on_event(TextPiece(word))
+            await asyncio.sleep(0.005)
+        return said("".join(words))
+
+    world = World(Script(talks), agent())
+    await world.run()
+    live = [e async for e in world.streams[0].run.events(follow=False) if e.type == "text.delta"]
+    assert [e.data["text"] for e in live] == words
+    moments = sorted({e.at for e in live})
+    assert len(moments) <= 8, "forty pieces in 0.2 s, sent every 50 ms"
+    assert world.service.fleet.settings.delta_interval == 0.05
+
+
 # -- 12 --------------------------------------------------------------------------------------------
+
+
+async def test_12_6_a_server_that_restarts_between_two_turns_is_called_again(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    notes.touch()
+    web = WebServer(notes)
+    await asyncio.to_thread(web.start)
+    try:
+        async with McpConnection(web.place, patience=Patience(connect=30.0, call=5.0, backoff=0.05)) as connection:
+            tools = tuple(tool_set(connection).values())
+            world = World(
+                Script(
+                    calls(("c1", "mcp__desk__who", {})),
+                    "here",
+                    calls(("c2", "mcp__desk__who", {}), ("c3", "mcp__desk__add", {"a": 2, "b": 3})),
+                    "again",
+                ),
+                agent(tools=tools),
+            )
+            await world.run()
+            web.kill()
+            stream = await world.start("and now?")
+            await asyncio.to_thread(web.start)
+            outcome = await stream.result()
+        assert isinstance(outcome, Finished) and outcome.response == "again"
+        results = tool_results((await world.thread()).messages)
+        assert [results[c]["status"] for c in ("c1", "c2", "c3")] == ["success"] * 3
+        assert results["c1"]["data"] != results["c2"]["data"], "another process answered"
+        assert notes.read_text("utf-8").splitlines() == ["who", "who"]
+    finally:
+        web.kill()
 
 
 async def test_12_4_a_sub_agent_of_a_fleet_asks_where_its_parent_allows() -> None:
@@ -599,3 +702,15 @@ async def test_11_steering_during_a_tool_is_seen_by_the_next_inference() -> None
     assert isinstance(outcome, Finished) and outcome.response == "with the moon"
     assert [m.content for m in world.model.requests[1].messages][-1] == "mention the moon"
     assert not any(wording.has_mark(m, wording.INTERRUPTED) for m in (await world.thread()).messages)
+
+
+async def test_11_what_is_said_during_the_last_answer_is_answered_too() -> None:
+    async def first(request: Any, on_event: Any) -> Any:
+        await world.streams[0].run.steer("and in French")
+        return said("done")
+
+    world = World(Script(first, "fini"), agent())
+    outcome, told = await world.run("translate")
+    assert isinstance(outcome, Finished) and outcome.response == "fini"
+    assert [m.content for m in (await world.thread()).messages] == ["translate", "done", "and in French", "fini"]
+    assert len(of_type(told, RunFinish)) == 1

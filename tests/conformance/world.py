@@ -59,7 +59,7 @@ class FleetWorld:
     def _serve(self) -> None:
         """Have the worker serve this world's agents, which are called like those of any other."""
         fleet = self.service
-        fleet.models.client = ScriptedClient(self.model)
+        fleet.models.client = self.model if hasattr(self.model, "complete") else ScriptedClient(self.model)
         for definition in self._definitions:
             fleet.fleet.agents.pop(definition.id, None)
             fleet.fleet.define(definition, role=ROLE, retry=QUICK_RETRY, timeout=20)

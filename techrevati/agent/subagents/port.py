@@ -94,8 +94,8 @@ class SubAgents(Protocol):
         """Cancel it with its own children."""
         ...
 
-    async def message(self, run_id: str, text: str) -> str | None:
-        """Put a user message into the live child; give the reason if it is refused."""
+    async def message(self, run_id: str, text: str, *, message_id: str = "") -> str | None:
+        """Put a user message into the live child, once per id; give the reason if it is refused."""
         ...
 
     async def decide(self, run_id: str, decision: ToolCallDecision) -> str | None:

@@ -68,6 +68,7 @@ class SubAgentTools:
     ) -> ToolExecutionEffect:
         """Send an agent to work on a prompt of its own, or look at one by run_id, resuming it if it was stopped.
 
+        One that is at work hears the prompt, if there is one; one that has completed or failed does not.
         In the background the call returns at once; otherwise it gives the agent's answer.
         """
         aside = background or run_in_background
@@ -83,8 +84,20 @@ class SubAgentTools:
             said = (_said(ctx, prompt or RESUME_PROMPT),)
             return await self._start(ctx, run_id, child.agent_id, child.epoch + 1, said, aside)
         found = {"run_id": run_id, "agent_id": child.agent_id, "status": status.value, "error": error}
+        if prompt:
+            found["message"] = await self._tell(ctx, run_id, status, prompt)
         actions = (ended(view.end),) if view is not None and view.end is not None else ()
         return ToolExecutionEffect(ToolResult.success("agent_run", found), actions)
+
+    async def _tell(self, ctx: ToolCallContext, run_id: str, status: SubAgentStatus, prompt: str) -> str:
+        """Say something to an agent at work, before its next answer; tell what came of it."""
+        refused: str | None = f"it has {status.value} already"
+        if status is SubAgentStatus.RUNNING:
+            said_as = f"{ctx.identity.run_id}:{ctx.call_id}"
+            refused = await _port(ctx).message(run_id, prompt, message_id=said_as)
+        if refused is None:
+            return "it will hear the prompt before its next answer"
+        return f"the prompt was not said to it: {refused}; fix: send out a new agent"
 
     async def _start(
         self, ctx: ToolCallContext, run_id: str, agent_id: str, epoch: int, messages: tuple[Message, ...], aside: bool

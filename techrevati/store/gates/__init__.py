@@ -4,7 +4,6 @@ GateSpec ──▶ AsyncGate(store, fleet, spec) ──admit──▶ Admission 
 """
 
 from techrevati.store.gates.breaker import AsyncRedisCircuitBreaker, RedisCircuitBreaker
-from techrevati.store.gates.calls import FAIL, NONE, OK, Picture
 from techrevati.store.gates.entry import Admission
 from techrevati.store.gates.errors import BadCost, BadGate, CostTooLarge, GateRefused, UnknownBucket
 from techrevati.store.gates.events import (
@@ -25,6 +24,7 @@ from techrevati.store.gates.limiter import (
     RedisTokenBucket,
 )
 from techrevati.store.gates.listening import NewsListener
+from techrevati.store.gates.records import FAIL, NONE, OK, Picture
 from techrevati.store.gates.spec import BreakerSpec, BucketSpec, GateSpec, SlotSpec
 
 __all__ = [

@@ -11,11 +11,11 @@ from typing import TypeVar
 
 from techrevati.store.calls import Call
 from techrevati.store.errors import StoreUnreachable
-from techrevati.store.gates.calls import Terms
 from techrevati.store.gates.calls import declare as declare_call
 from techrevati.store.gates.events import Listeners, StoreBack, StoreTrouble
 from techrevati.store.gates.keys import GateKeys
 from techrevati.store.gates.spec import GateSpec
+from techrevati.store.gates.terms import Terms
 from techrevati.store.gates.waiting import Ear
 from techrevati.store.twin.gate_state import Gate as Twin
 from techrevati.store.twin.gates import speak

@@ -13,10 +13,10 @@ from typing import Any, ParamSpec, TypeVar
 
 from techrevati.runtime.circuit_breaker import AsyncCircuitBreaker, CircuitBreaker, CircuitOpenError, CircuitState
 from techrevati.store.aio import AsyncStore
-from techrevati.store.gates.calls import FAIL, NONE, OK
 from techrevati.store.gates.errors import GateRefused
 from techrevati.store.gates.events import Listener
 from techrevati.store.gates.gate import AsyncGate, Gate
+from techrevati.store.gates.records import FAIL, NONE, OK
 from techrevati.store.gates.spec import BreakerSpec, GateSpec, OnStoreError
 from techrevati.store.sync import SyncStore
 
@@ -24,29 +24,15 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _spec(
-    name: str,
-    failure_threshold: int,
-    recovery: float,
-    probes: int,
-    rule: BreakerSpec | None,
-    staleness: float,
-    on_store_error: OnStoreError,
-) -> GateSpec:
+def _rule(breaker: CircuitBreaker | AsyncCircuitBreaker) -> BreakerSpec:
     """A breaker of one process has one cool-down, no ramp, and counts every failure; so has this."""
-    return GateSpec(
-        name=name,
-        breaker=rule
-        or BreakerSpec(
-            failure_threshold=failure_threshold,
-            cooldown=recovery,
-            cooldown_factor=1.0,
-            cooldown_max=recovery,
-            probes=probes,
-            excluded=(),
-        ),
-        staleness=staleness,
-        on_store_error=on_store_error,
+    return BreakerSpec(
+        failure_threshold=breaker.failure_threshold,
+        cooldown=breaker.recovery_timeout_seconds,
+        cooldown_factor=1.0,
+        cooldown_max=breaker.recovery_timeout_seconds,
+        probes=breaker.half_open_max_probes,
+        excluded=(),
     )
 
 
@@ -69,6 +55,17 @@ class _Shared:
     """Seconds after which a probe that was never heard of again frees its permit."""
     on_event: Listener | None = field(default=None, repr=False)
 
+    def _spec(self, breaker: CircuitBreaker | AsyncCircuitBreaker) -> GateSpec:
+        return GateSpec(
+            name=breaker.name,
+            breaker=self.rule or _rule(breaker),
+            staleness=self.staleness,
+            on_store_error=self.on_store_error,
+        )
+
+    def _how(self, breaker: CircuitBreaker | AsyncCircuitBreaker) -> dict[str, Any]:
+        return {"worker": self.worker, "on_event": self.on_event, "monotonic": breaker.clock}
+
 
 @dataclass
 class RedisCircuitBreaker(_Shared, CircuitBreaker):
@@ -83,16 +80,7 @@ class RedisCircuitBreaker(_Shared, CircuitBreaker):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        spec = _spec(
-            self.name,
-            self.failure_threshold,
-            self.recovery_timeout_seconds,
-            self.half_open_max_probes,
-            self.rule,
-            self.staleness,
-            self.on_store_error,
-        )
-        self.gate = Gate(self.store, self.fleet, spec, worker=self.worker, on_event=self.on_event, monotonic=self.clock)
+        self.gate = Gate(self.store, self.fleet, self._spec(self), **self._how(self))
 
     def call(self, fn: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `fn` if the fleet's breaker admits it, and let the fleet learn from how it ends.
@@ -100,6 +88,8 @@ class RedisCircuitBreaker(_Shared, CircuitBreaker):
         Raises:
             CircuitOpenError: not admitted; `fn` was not called.
         """
+        if self.gate.refuses():  # before anything is set up: a storm of callers meets this
+            raise CircuitOpenError(self.name)
         with self.permit():
             return fn(*args, **kwargs)
 
@@ -159,21 +149,12 @@ class AsyncRedisCircuitBreaker(_Shared, AsyncCircuitBreaker):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        spec = _spec(
-            self.name,
-            self.failure_threshold,
-            self.recovery_timeout_seconds,
-            self.half_open_max_probes,
-            self.rule,
-            self.staleness,
-            self.on_store_error,
-        )
-        self.gate = AsyncGate(
-            self.store, self.fleet, spec, worker=self.worker, on_event=self.on_event, monotonic=self.clock
-        )
+        self.gate = AsyncGate(self.store, self.fleet, self._spec(self), **self._how(self))
 
     async def call(self, coro_factory: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """`RedisCircuitBreaker.call`, awaiting ``coro_factory(*args, **kwargs)``."""
+        if self.gate.refuses():
+            raise CircuitOpenError(self.name)
         async with self.permit():
             return await coro_factory(*args, **kwargs)
 

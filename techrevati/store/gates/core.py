@@ -5,19 +5,20 @@ admit ──view──▶ refused │ let out, no round trip
 settle ─script─▶ tokens back or owed, the slot to the next, the evidence to the breaker
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from techrevati.runtime.agent_events import AgentFailureClass
-from techrevati.store.gates.calls import FAIL, NONE, Picture, Seen, Terms
 from techrevati.store.gates.calls import force as force_call
 from techrevati.store.gates.calls import look as look_call
 from techrevati.store.gates.entry import Admission, Entry
 from techrevati.store.gates.errors import CostTooLarge, UnknownBucket
 from techrevati.store.gates.following import followed
 from techrevati.store.gates.link import Link
+from techrevati.store.gates.records import FAIL, NONE, Picture, Seen
 from techrevati.store.gates.spec import GateSpec
 from techrevati.store.gates.steps import Run, Steps
+from techrevati.store.gates.terms import Terms
 
 SPREAD_MAX = 60.0
 """Seconds: those refused by a view are spread over no more."""
@@ -150,12 +151,20 @@ class Core(Link):
         seen: Seen = yield Run(force_call(self.keys, what, self.worker))
         self.view.take(seen, asked)
 
-    def confirm(self) -> Steps[None]:
-        """Make the view fresh, by one round trip if need be."""
+    def confirm(self, attend: Callable[[], None]) -> Steps[None]:
+        """Make the view fresh, by one round trip if need be; `attend` has it kept so."""
         if not self.view.is_fresh(self.monotonic()):
+            attend()
             asked = self.monotonic()
             picture = yield from self.look()
             self.view.take(picture.seen, asked)
+
+    def record(self, outcome: str, failure_class: AgentFailureClass | str | None) -> Steps[None]:
+        """Count a result by hand, of a call that nobody admitted."""
+        rule = self.spec.breaker
+        if outcome == FAIL and rule is not None and not rule.records(failure_class):
+            return
+        yield from self.report(self.new_id(), self.worker, generation=None, outcome=outcome)
 
     def look(self) -> Steps[Picture]:
         yield from self.ready()

@@ -8,9 +8,9 @@ ask ──▶ let out
 
 from dataclasses import dataclass, field
 
-from techrevati.store.gates.calls import FOR_EVER, NONE, Ask, Verdict
 from techrevati.store.gates.errors import GateRefused
 from techrevati.store.gates.link import Link
+from techrevati.store.gates.records import FOR_EVER, NONE, Ask, Verdict
 from techrevati.store.gates.steps import Listen, Sleep, Steps
 from techrevati.store.gates.waiting import AskAgain, Come, Out, Ticket
 
@@ -66,6 +66,7 @@ class Entry:
     def _enter(self, ticket: Ticket | None) -> Steps[Admission]:
         link = self.link
         while True:
+            asked = link.monotonic()
             verdict, by = yield from self._ask(ticket)
             if verdict is None:
                 return self._admission(0, by="open")
@@ -82,6 +83,7 @@ class Entry:
                     return (yield from self._unless_refused(self._admission(told.generation, by=by)))
                 if ticket is not None and self._left_us() == 0 and verdict.why == "slots":
                     if self.booking or (yield from link.cancel(self.call_id)):
+                        verdict.wait_us = max(1, verdict.wait_us - round((link.monotonic() - asked) * 1e6))
                         raise self._refused(verdict)
                     ticket.told.clear()  # it was let out just now: the answer says so
             except GeneratorExit:
@@ -128,7 +130,7 @@ class Entry:
 
     def _can_wait(self, verdict: Verdict, ticket: Ticket | None) -> bool:
         left = self._left_us()
-        if verdict.why == "slots" and verdict.booked and ticket is not None and not self.booking:
+        if verdict.why == "slots" and verdict.booked and ticket is not None:
             return left > 0  # how long it will take is a guess
         return 0 < verdict.wait_us <= left and verdict.why in ("rate", "ramp", "slots")
 

@@ -8,27 +8,15 @@ Who waits is told its start once, by the server's clock, and sleeps until then: 
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from techrevati.runtime.rate_limit import (
-    AsyncRateLimiter,
-    AsyncTokenBucket,
-    RateLimiter,
-    RateLimitExceededError,
-    TokenBucket,
-)
+from techrevati.runtime.rate_limit import AsyncRateLimiter, AsyncTokenBucket, RateLimiter, TokenBucket
 from techrevati.store.aio import AsyncStore
-from techrevati.store.errors import StoreUnreachable
-from techrevati.store.gates.calls import NONE
-from techrevati.store.gates.errors import CostTooLarge, GateRefused
 from techrevati.store.gates.gate import AsyncGate, Gate
 from techrevati.store.gates.spec import BucketSpec, GateSpec, OnStoreError
-from techrevati.store.gates.taking import Taker
+from techrevati.store.gates.taking import Taking, pay
 from techrevati.store.sync import SyncStore
 
 TOKENS = "tokens"
-LEASE = 10.0
-"""Seconds: nothing is held after a bucket gave its tokens; so long a call that is sent twice counts once."""
 
 
 def _spec(name: str, buckets: tuple[BucketSpec, ...], on_store_error: OnStoreError) -> GateSpec:
@@ -36,80 +24,13 @@ def _spec(name: str, buckets: tuple[BucketSpec, ...], on_store_error: OnStoreErr
     return GateSpec(name=name, buckets=buckets, horizon=None, margin=0.0, staleness=0.0, on_store_error=on_store_error)
 
 
-class _Take:
-    """One bucket of a gate, taken from without a word about what became of the call."""
-
-    def __init__(self, gate: Gate, bucket: str) -> None:
-        self.gate, self.bucket, self._taker = gate, bucket, Taker(gate.core, bucket)
-
-    def try_take(self, name: str, tokens: float) -> bool:
-        asked = self._taker.ask(tokens)
-        if asked is not None:
-            try:
-                took = self._taker.took(asked, self.gate._run(asked.call))
-            except StoreUnreachable as error:
-                self.gate.core.away.trouble(error)
-            else:
-                if took is not None:
-                    return took
-        try:
-            self.take(name, tokens, 0.0)
-        except RateLimitExceededError:
-            return False
-        return True
-
-    def take(self, name: str, tokens: float, wait: float | None) -> None:
-        try:
-            self.gate.admit({self.bucket: tokens}, timeout=LEASE, wait=wait)
-        except (GateRefused, CostTooLarge) as refused:
-            raise RateLimitExceededError(name, tokens) from refused
-
-    def charge(self, tokens: float) -> None:
-        core = self.gate.core
-        self.gate._drive(
-            core.report(core.new_id(), core.worker, generation=0, outcome=NONE, back={self.bucket: -tokens})
-        )
-
-    def level(self) -> float:
-        return self.gate.look().levels[self.bucket]
+def _one(bucket: TokenBucket | AsyncTokenBucket, on_store_error: OnStoreError) -> GateSpec:
+    return _spec(bucket.name, (BucketSpec(TOKENS, bucket.capacity, bucket.refill_per_second),), on_store_error)
 
 
-class _AsyncTake:
-    """`_Take`, awaiting."""
-
-    def __init__(self, gate: AsyncGate, bucket: str) -> None:
-        self.gate, self.bucket, self._taker = gate, bucket, Taker(gate.core, bucket)
-
-    async def try_take(self, name: str, tokens: float) -> bool:
-        asked = self._taker.ask(tokens)
-        if asked is not None:
-            try:
-                took = self._taker.took(asked, await self.gate._run(asked.call))
-            except StoreUnreachable as error:
-                self.gate.core.away.trouble(error)
-            else:
-                if took is not None:
-                    return took
-        try:
-            await self.take(name, tokens, 0.0)
-        except RateLimitExceededError:
-            return False
-        return True
-
-    async def take(self, name: str, tokens: float, wait: float | None) -> None:
-        try:
-            await self.gate.admit({self.bucket: tokens}, timeout=LEASE, wait=wait)
-        except (GateRefused, CostTooLarge) as refused:
-            raise RateLimitExceededError(name, tokens) from refused
-
-    async def charge(self, tokens: float) -> None:
-        core = self.gate.core
-        await self.gate._drive(
-            core.report(core.new_id(), core.worker, generation=0, outcome=NONE, back={self.bucket: -tokens})
-        )
-
-    async def level(self) -> float:
-        return (await self.gate.look()).levels[self.bucket]
+def _several(name: str, per_minute: Mapping[str, float], on_store_error: OnStoreError) -> GateSpec:
+    buckets = tuple(BucketSpec.per_minute(bucket, limit) for bucket, limit in per_minute.items())
+    return _spec(name, buckets, on_store_error)
 
 
 @dataclass
@@ -124,20 +45,18 @@ class RedisTokenBucket(TokenBucket):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        own = self.gate is None
-        if self.gate is None:
-            bucket = BucketSpec(TOKENS, self.capacity, self.refill_per_second)
-            self.gate = Gate(self.store, self.fleet, _spec(self.name, (bucket,), self.on_store_error))
-        self._shared = _Take(self.gate, TOKENS if own else self.name)
+        bucket = TOKENS if self.gate is None else self.name
+        self._gate = self.gate = self.gate or Gate(self.store, self.fleet, _one(self, self.on_store_error))
+        self._taking = Taking(self._gate.core, bucket, self.name)
 
     @property
     def available(self) -> float:
         """Tokens now; below zero what is promised or owed."""
-        return self._shared.level()
+        return self._gate.drive(self._taking.level())
 
     def try_acquire(self, tokens: float = 1.0) -> bool:
         """Spend `tokens` if they are there.  Never waits; zero or less costs nothing."""
-        return tokens <= 0 or self._shared.try_take(self.name, tokens)
+        return tokens <= 0 or self._gate.drive(self._taking.try_take(tokens))
 
     def acquire(self, tokens: float = 1.0, *, timeout: float | None = None) -> None:
         """Spend `tokens`, blocking this thread until the start that was promised.
@@ -147,12 +66,13 @@ class RedisTokenBucket(TokenBucket):
                 known at once, nothing is waited for in vain.
         """
         if tokens > 0:
-            self._shared.take(self.name, tokens, timeout)
+            self._gate.attend(timeout)
+            self._gate.drive(self._taking.take(tokens, timeout))
 
     def charge(self, tokens: float) -> None:
         """Spend `tokens` that are used already; what is missing is owed, and later callers wait."""
         if tokens > 0:
-            self._shared.charge(tokens)
+            self._gate.drive(self._taking.charge(tokens))
 
     def _charge(self, tokens: float) -> None:
         self.charge(tokens)
@@ -170,25 +90,24 @@ class AsyncRedisTokenBucket(AsyncTokenBucket):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        own = self.gate is None
-        if self.gate is None:
-            bucket = BucketSpec(TOKENS, self.capacity, self.refill_per_second)
-            self.gate = AsyncGate(self.store, self.fleet, _spec(self.name, (bucket,), self.on_store_error))
+        bucket = TOKENS if self.gate is None else self.name
+        self._gate = self.gate = self.gate or AsyncGate(self.store, self.fleet, _one(self, self.on_store_error))
+        self._taking = Taking(self._gate.core, bucket, self.name)
         self._charging: set[asyncio.Task[None]] = set()
-        self._shared = _AsyncTake(self.gate, TOKENS if own else self.name)
 
     async def available(self) -> float:
         """Tokens now; below zero what is promised or owed."""
-        return await self._shared.level()
+        return await self._gate.drive(self._taking.level())
 
     async def try_acquire(self, tokens: float = 1.0) -> bool:
         """Spend `tokens` if they are there.  Never waits; zero or less costs nothing."""
-        return tokens <= 0 or await self._shared.try_take(self.name, tokens)
+        return tokens <= 0 or await self._gate.drive(self._taking.try_take(tokens))
 
     async def acquire(self, tokens: float = 1.0, *, timeout: float | None = None) -> None:
         """`RedisTokenBucket.acquire`, letting other tasks run meanwhile."""
         if tokens > 0:
-            await self._shared.take(self.name, tokens, timeout)
+            self._gate.attend(timeout)
+            await self._gate.drive(self._taking.take(tokens, timeout))
 
     def charge(self, tokens: float) -> None:
         """`acharge`, as soon as the loop gets to it."""
@@ -199,24 +118,7 @@ class AsyncRedisTokenBucket(AsyncTokenBucket):
     async def acharge(self, tokens: float) -> None:
         """Spend `tokens` that are used already; what is missing is owed, and later callers wait."""
         if tokens > 0:
-            await self._shared.charge(tokens)
-
-
-def _charges(
-    buckets: Mapping[str, Any], input_tokens: int, output_tokens: int
-) -> tuple[dict[str, float], dict[str, float]]:
-    """What a made call used: what can be waited for, and what no waiting could satisfy, to be owed."""
-    wait: dict[str, float] = {}
-    owe: dict[str, float] = {}
-    for name, tokens in (("input_tpm", input_tokens), ("output_tpm", output_tokens)):
-        bucket = buckets.get(name)
-        if bucket is not None and tokens > 0:
-            (owe if tokens > bucket.capacity else wait)[name] = float(tokens)
-    return wait, owe
-
-
-def _limits(per_minute: Mapping[str, float]) -> tuple[BucketSpec, ...]:
-    return tuple(BucketSpec.per_minute(name, limit) for name, limit in per_minute.items())
+            await self._gate.drive(self._taking.charge(tokens))
 
 
 @dataclass
@@ -236,7 +138,7 @@ class RedisRateLimiter(RateLimiter):
         on_store_error: OnStoreError = "local",
     ) -> "RedisRateLimiter":
         """Share so many of each a minute: ``rpm``, ``input_tpm``, ``output_tpm``."""
-        gate = Gate(store, fleet, _spec(name, _limits(per_minute), on_store_error))
+        gate = Gate(store, fleet, _several(name, per_minute, on_store_error))
         buckets: dict[str, TokenBucket] = {
             bucket.name: RedisTokenBucket(bucket.name, bucket.capacity, bucket.per_second, store=store, gate=gate)
             for bucket in gate.spec.buckets
@@ -247,16 +149,9 @@ class RedisRateLimiter(RateLimiter):
         """Pay for the tokens of a call that was made, waiting if the buckets are low."""
         if self.gate is None:
             super().acquire_usage(input_tokens=input_tokens, output_tokens=output_tokens, timeout=timeout)
-            return
-        wait, owe = _charges(self.buckets, input_tokens, output_tokens)
-        for name, tokens in owe.items():
-            self.buckets[name].charge(tokens)
-        if wait:
-            try:
-                self.gate.admit(wait, timeout=LEASE, wait=timeout)
-            except GateRefused as refused:
-                name, tokens = next(iter(wait.items()))
-                raise RateLimitExceededError(name, tokens) from refused
+        else:
+            used = {"input_tpm": input_tokens, "output_tpm": output_tokens}
+            self.gate.drive(pay(self.gate.core, used, timeout))
 
     def close(self) -> None:
         """Stop listening; the store is its owner's to close."""
@@ -281,7 +176,7 @@ class AsyncRedisRateLimiter(AsyncRateLimiter):
         on_store_error: OnStoreError = "local",
     ) -> "AsyncRedisRateLimiter":
         """Share so many of each a minute: ``rpm``, ``input_tpm``, ``output_tpm``."""
-        gate = AsyncGate(store, fleet, _spec(name, _limits(per_minute), on_store_error))
+        gate = AsyncGate(store, fleet, _several(name, per_minute, on_store_error))
         buckets: dict[str, AsyncTokenBucket] = {
             bucket.name: AsyncRedisTokenBucket(bucket.name, bucket.capacity, bucket.per_second, store=store, gate=gate)
             for bucket in gate.spec.buckets
@@ -292,18 +187,9 @@ class AsyncRedisRateLimiter(AsyncRateLimiter):
         """Pay for the tokens of a call that was made, waiting if the buckets are low."""
         if self.gate is None:
             await super().acquire_usage(input_tokens=input_tokens, output_tokens=output_tokens, timeout=timeout)
-            return
-        wait, owe = _charges(self.buckets, input_tokens, output_tokens)
-        for name, tokens in owe.items():
-            bucket = self.buckets[name]
-            assert isinstance(bucket, AsyncRedisTokenBucket)
-            await bucket.acharge(tokens)
-        if wait:
-            try:
-                await self.gate.admit(wait, timeout=LEASE, wait=timeout)
-            except GateRefused as refused:
-                name, tokens = next(iter(wait.items()))
-                raise RateLimitExceededError(name, tokens) from refused
+        else:
+            used = {"input_tpm": input_tokens, "output_tpm": output_tokens}
+            await self.gate.drive(pay(self.gate.core, used, timeout))
 
     async def close(self) -> None:
         """Stop listening; the store is its owner's to close."""

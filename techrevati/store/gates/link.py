@@ -18,7 +18,6 @@ from techrevati.runtime.circuit_breaker import CircuitState
 from techrevati.store.calls import Call
 from techrevati.store.errors import StoreUnreachable
 from techrevati.store.gates.away import PROBE_STORE, Away
-from techrevati.store.gates.calls import NONE, Declared, Outdated, Picture, Terms
 from techrevati.store.gates.calls import declare as declare_call
 from techrevati.store.gates.calls import look as look_call
 from techrevati.store.gates.clocks import Clocks
@@ -26,8 +25,10 @@ from techrevati.store.gates.errors import GateRefused
 from techrevati.store.gates.events import BreakerChanged, DeclarationsDiffer, Event, GateLost, Listeners
 from techrevati.store.gates.following import followed, signed, told_before
 from techrevati.store.gates.keys import GateKeys
+from techrevati.store.gates.records import NONE, Declared, Outdated, Picture
 from techrevati.store.gates.spec import GateSpec
 from techrevati.store.gates.steps import Run, Steps
+from techrevati.store.gates.terms import Terms
 from techrevati.store.gates.view import OPEN, View
 from techrevati.store.gates.waiting import Ear
 
@@ -85,9 +86,13 @@ class Link:
         """What the fleet has declared, as far as this process knows."""
         return self.terms.spec if self.terms else self.own
 
-    def new_id(self) -> str:
-        if os.getpid() != self._process:  # a fork counts on from the same number: two calls, one id
+    def notice_fork(self) -> None:
+        """A fork counts on from the same number, and hears on the same channel: two calls, one id."""
+        if os.getpid() != self._process:
             self._begin()
+
+    def new_id(self) -> str:
+        self.notice_fork()
         return f"{self._tag}.{next(self._ids)}"
 
     def _hear(self, event: Event) -> None:

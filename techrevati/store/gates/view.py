@@ -8,8 +8,8 @@ import time
 from collections.abc import Callable
 
 from techrevati.runtime.circuit_breaker import CircuitState
-from techrevati.store.gates.calls import STATES, Seen
 from techrevati.store.gates.events import BreakerChanged, Listeners, StoreRestarted, WorkerQuarantined
+from techrevati.store.gates.records import STATES, Seen
 
 CLOSED, OPEN, HALF_OPEN = 0, 1, 2
 FORCED_OPEN, DISABLED = 1, 2

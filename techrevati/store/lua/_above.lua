@@ -16,7 +16,7 @@ end
 -- A sub-agent had a turn: seen by whoever follows a parent that waits for it now, kept nowhere.
 local function tell_turn(r, turn, move)
   local up = r.parent ~= '' and run_of(r.parent)
-  if not up or up.home ~= 'due' or up.token ~= '' or up.why ~= 'child' then return end
+  if not up or is_tool(r) or up.home ~= 'due' or up.token ~= '' or up.why ~= 'child' then return end
   need(up, 'lseq', 'ln')
   local n = up.lseq == up.seq and num(up.ln) + 1 or 1
   call('XADD', K('live', up.id), 'MAXLEN', '~', 1000, up.seq .. '-' .. f0(n), 'type', 'child.turn', 'at', NOWS,

@@ -111,7 +111,7 @@ end
 -- sweep ends it when the grace is over.
 local function flag(r, reason, grace)
   if r.cancel == '' then
-    put(r, 'cancel', reason, 'cancel_by', f0(NOW + grace))
+    put(r, 'cancel', reason, 'cancel_by', f0(NOW + grace), 'grace', f0(grace))
     event(r, '-', 'run.cancelling', 'reason', reason)
     call('ZADD', DUE, f0(min(num(call('ZSCORE', DUE, r.id)), NOW + grace)), r.id)
     call('PUBLISH', 'stop:' .. TAG, r.id)
@@ -124,6 +124,22 @@ local function revoke(r, status, ...)
   finish(r, status, '-', ...)
 end
 
+-- A run that waits, and whose agent has hooks for its end, has one more turn, for them; its sub-agents stop now.
+-- Where no pool lives, and at a second cancel, it does without.
+local function wind_up(r, reason, grace)
+  put(r, 'cancel', reason, 'cancel_by', f0(NOW + grace), 'grace', f0(grace))
+  event(r, '-', 'run.cancelling', 'reason', reason)
+  if r.home ~= 'ready' and r.home ~= 'last' then
+    leave(r)
+    ready_add(r)
+  end
+  need(r, 'kids')
+  for _, id in ipairs(kids_of(r)) do
+    local kid = run_of(id)
+    if kid then fell(kid, reason, grace) end
+  end
+end
+
 -- Cancel a run and its sub-agents.  A script ends 128 at most: the rest stands due, flagged, for the sweep.
 stop = function(r, reason, grace)
   if terminal(r) then return end
@@ -133,6 +149,9 @@ stop = function(r, reason, grace)
       local kid = run_of(id)
       if kid then fell(kid, reason, grace) end
     end
+  elseif STOPS < 128 and r.cancel == '' and num(r.turn) > 1 and r.winds == '1' and account(r.role).window > 0 then
+    STOPS = STOPS + 1
+    wind_up(r, reason, grace)
   elseif STOPS < 128 or r.home == 'line' then
     STOPS = STOPS + 1
     finish(r, 'cancelled', '-', 'reason', reason)

@@ -77,6 +77,7 @@ local function grant(role, claim_id, worker, ttl, lane_free, inline, ticket)
   put(t, 'fence', f0(max(num(t.fence) + 1, math.floor(NOW / 1000))))
   put(r, 'token', t.fence .. '.' .. claim_id, 'home', 'due', 'status', 'running', 'worker', worker, 'why', 'lease')
   call('ZADD', DUE, f0(lease), r.id)
+  if r.cancel ~= '' then put(r, 'cancel_by', f0(NOW + num(r.grace))) end
   running(r, 1)
   event(r, by_of(r.token), 'turn.started', 'role', r.role, 'turn', r.turn, 'attempt', f0(num(r.attempt) + 1),
     'worker', worker)

@@ -23,7 +23,7 @@ for i = 5, #ARGV, 2 do
   put(r, 'j', '1')
 end
 put(r, 'released', token)
-if r.cancel ~= '' then
+if r.cancel ~= '' and r.winds ~= '1' then
   finish(r, 'cancelled', by_of(token), 'reason', r.cancel)
 else
   leave(r)

@@ -11,7 +11,7 @@
 -- ARGV[6]  role       place: the pool
 -- ARGV[7]  agent      place
 -- ARGV[8]  when       wait: "+us"
--- ARGV[9]  why        wait: what is missing; fail: JSON of the error
+-- ARGV[9]  why        wait: what is missing; fail: JSON of the error; place: 1 if the agent has hooks for a run's end
 -- returns  {1, wanted} or {0, _} it stands elsewhere by now, {-4} run gone
 local refused = enter(ARGV[1], ARGV[2])
 if refused then return refused end
@@ -22,6 +22,7 @@ if ARGV[5] == 'place' then
   local source = r.agent
   leave(r)
   put(r, 'role', ARGV[6], 'agent', ARGV[7], 'detail', '')
+  if r.winds ~= ARGV[9] then put(r, 'winds', ARGV[9]) end
   event(r, '-', 'handoff.placed', 'source', source, 'target', r.agent, 'role', r.role)
   ready_add(r)
 elseif ARGV[5] == 'wait' then

@@ -13,11 +13,15 @@ local refused = enter(ARGV[1], ARGV[2])
 if refused then return refused end
 local limit, moved, expired, dead = tonumber(ARGV[3]), 0, 0, 0
 
--- A lease ran out: the turn is to run again, unless its run was to stop or this was its last attempt.
+-- A lease ran out: the turn is to run again, unless its run was to stop or this was its last attempt.  A run that was
+-- to stop and has hooks for its end is to run them again.
 local function expire(r)
   moved, expired = moved + 1, expired + 1
   local role, turn = r.role, r.turn
-  if r.cancel ~= '' then return revoke(r, 'cancelled', 'reason', r.cancel) end
+  if r.cancel ~= '' then
+    if r.winds ~= '1' or num(r.attempt) + 1 >= num(r.maxa) then return revoke(r, 'cancelled', 'reason', r.cancel) end
+    call('PUBLISH', 'stop:' .. TAG, r.id)
+  end
   leave(r)
   put(r, 'attempt', f0(num(r.attempt) + 1))
   event(r, '-', 'turn.expired', 'turn', turn, 'role', role, 'attempt', r.attempt, 'worker', r.worker)

@@ -26,7 +26,7 @@ def above(u: Unit, run: Run) -> list[tuple[Run, str]]:
 def tell_turn(u: Unit, run: Run, turn: int, move: str) -> None:
     """Show a sub-agent's turn to whoever follows a parent that waits for it now; it is kept nowhere."""
     up = u.p.runs.get(run.parent)
-    if up is None or up.home != "due" or up.token or up.why != "child":
+    if up is None or run.is_call or up.home != "due" or up.token or up.why != "child":
         return
     up.live_n = up.live_n + 1 if up.live_seq == up.seq else 1
     up.live_seq = up.seq

@@ -18,6 +18,8 @@ def run_route(u: Unit, run_id: str, hop: str, action: str, role: str, agent: str
         source = run.agent
         leave(u, run)
         run.role, run.agent, run.detail = role, agent, ""
+        if run.extra.get("winds", "") != why:
+            run.extra["winds"] = why
         u.event(run, "-", "handoff.placed", source=source, target=agent, role=role)
         ready_add(u, run)
     elif action == "wait":

@@ -96,9 +96,21 @@ def _tell_parent(u: Unit, run: Run) -> None:
 def flag(u: Unit, run: Run, reason: str, grace: int) -> None:
     """Ask a leased run to stop; the sweep ends it when the grace is over, or its lease."""
     if not run.cancel:
-        run.cancel, run.cancel_by = reason, u.now + grace
+        run.cancel, run.cancel_by, run.grace = reason, u.now + grace, grace
         u.event(run, "-", "run.cancelling", reason=reason)
         u.p.due[run.id] = min(u.p.due[run.id], run.cancel_by)
+
+
+def wind_up(u: Unit, run: Run, reason: str, grace: int) -> None:
+    """Give a run that waits one more turn, for the hooks its agent has for its end; its sub-agents stop now."""
+    run.cancel, run.cancel_by, run.grace = reason, u.now + grace, grace
+    u.event(run, "-", "run.cancelling", reason=reason)
+    if run.home not in ("ready", "last"):
+        leave(u, run)
+        ready_add(u, run)
+    for kid_id in sorted(run.kids):
+        if kid := u.p.runs.get(kid_id):
+            fell(u, kid, reason, grace)
 
 
 def fell(u: Unit, kid: Run, reason: str, grace: int) -> None:
@@ -117,6 +129,9 @@ def stop(u: Unit, run: Run, reason: str, grace: int) -> None:
         for kid_id in sorted(run.kids):
             if kid := u.p.runs.get(kid_id):
                 fell(u, kid, reason, grace)
+    elif u.stops < STOPS and not run.cancel and run.turn > 1 and run.winds_up and u.role(run.role).window > 0:
+        u.stops += 1
+        wind_up(u, run, reason, grace)
     elif u.stops < STOPS or run.home == "line":
         u.stops += 1
         finish(u, run, "cancelled", "-", reason=reason)

@@ -7,7 +7,7 @@ import math
 
 from techrevati.store.twin.gate_bookings import drop, give_back, over
 from techrevati.store.twin.gate_breaker import Rule, judge, left
-from techrevati.store.twin.gate_slots import hand_over, top_of
+from techrevati.store.twin.gate_slots import hand_over, is_paced, top_of
 from techrevati.store.twin.gate_state import KEEP, Gate, Reply, Unit, ends_at, enter, parts_of, release, shift, sweep
 
 
@@ -111,13 +111,15 @@ def _adapt(
         g.limit = min(float(slots), limit + step / limit)
 
 
-def gate_cancel(u: Unit, version: str, epoch_: str, booking: str, *buckets: str) -> Reply:
+def gate_cancel(u: Unit, version: str, epoch_: str, booking: str, slots: str, ramp: str, *buckets: str) -> Reply:
     """Give a booking back."""
     g, now = enter(u, version)
     record = g.bookings.get(booking)
     if record is None:
         return [0, "", now]
-    give_back(g, now, parts_of(buckets), booking, record)
+    parts = parts_of(buckets)
+    give_back(g, now, parts, booking, record)
     drop(g, booking)
+    hand_over(g, now, parts, top_of(g, int(slots)), "", is_paced(g, now, int(ramp)))
     g.clock = now
     return [1, "", now]

@@ -61,6 +61,11 @@ def is_serving(g: Gate) -> bool:
     return g.forced == DISABLED or (g.state == CLOSED and g.forced == 0)
 
 
+def is_paced(g: Gate, now: int, ramp: int) -> bool:
+    """Whether calls are let out one by one: behind a Retry-After, or while the ramp lasts."""
+    return g.pace_at > now or (ramp > 0 and g.ramp_from > 0 and now < g.ramp_from + ramp)
+
+
 def whisper(g: Gate, ear: str, text: str) -> bool:
     """Tell one process; give whether it listens."""
     g.whispered.append((ear, text))
@@ -149,7 +154,7 @@ def stand_for_slot(
             return 0, wait, "slots"
         if fresh:
             g.arrived = at
-        g.slots[booking] = place.rank
+    g.slots[booking] = place.rank
     g.bookings[booking] = str(place)
     mine, _ = hand_over(g, now, parts, top, booking, asks.paced)
     if mine is not None and mine <= now:

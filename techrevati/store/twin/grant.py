@@ -40,6 +40,8 @@ def grant(
     run.token = f"{thread.fence}.{claim_id}"
     run.home, run.status, run.worker, run.why = "due", "running", worker, "lease"
     u.p.due[run.id] = u.now + ttl
+    if run.cancel:
+        run.cancel_by = u.now + run.grace
     running(u, run, +1)
     said: dict[str, str | int] = {"role": run.role, "turn": run.turn, "attempt": run.attempt + 1, "worker": worker}
     u.event(run, by_of(run.token), "turn.started", **said)

@@ -29,7 +29,7 @@ def run_release(u: Unit, run_id: str, token: str, *journal: str) -> Reply:
     for key, result in pairs(journal):
         run.journal.setdefault(f"e:{key}", result)
     run.released = token
-    if run.cancel:
+    if run.cancel and not run.winds_up:
         finish(u, run, "cancelled", by_of(token), reason=run.cancel)
     else:
         leave(u, run)

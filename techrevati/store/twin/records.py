@@ -94,6 +94,8 @@ class Run:
     idem: str = ""
     cancel: str = ""
     cancel_by: int | None = None
+    grace: int = 0
+    """What it is given to stop in, from when it is asked or claimed for that."""
     resume: str = ""
     """"routes" if it ended as a handoff to be placed: a retry goes there."""
     retried: bool = False
@@ -147,6 +149,11 @@ class Run:
     @property
     def is_leased(self) -> bool:
         return self.home == "due" and self.token != ""
+
+    @property
+    def winds_up(self) -> bool:
+        """Its agent has hooks for a run's end."""
+        return self.extra.get("winds") == "1"
 
     @property
     def owner(self) -> tuple[str, str]:

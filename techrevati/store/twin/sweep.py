@@ -58,7 +58,7 @@ def _due(index: dict[str, float], now: int, most: int) -> list[str]:
 
 def _expire(u: Unit, run: Run) -> int:
     """A lease ran out: the turn is to run again, unless its run was to stop or this was its last attempt."""
-    if run.cancel:
+    if run.cancel and not (run.winds_up and run.attempt + 1 < run.max_attempts):
         finish(u, run, "cancelled", "-", reason=run.cancel)
         return 0
     leave(u, run)

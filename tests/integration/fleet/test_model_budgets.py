@@ -90,6 +90,28 @@ async def test_a_run_that_would_overspend_dies_with_the_limit_named(redis_url: s
     assert "usd budget of run:" in record.error["message"] and model.calls == 2
 
 
+async def test_what_a_sub_agent_spends_is_its_parents_money(redis_url: str, fleet_name: str) -> None:
+    model = Dear()
+    fleet = newsroom(fleet_name, model, run=Limit(80_000))
+
+    @fleet.agent("writer", name="boss", retry=ONCE)
+    async def lead(turn: Turn) -> Outcome:
+        if turn.number > 1:
+            return turn.complete([child.error["message"] for child in turn.children.values()])
+        await turn.model("dear", "hello", max_tokens=50)
+        await turn.start_child("writer", {"calls": 2})
+        return turn.wait_children()
+
+    async with desk(fleet, redis_url) as at:
+        run = await asyncio.to_thread(at.client.start, "boss")
+        for _ in range(3):
+            await at.ticket(run)
+        (told,) = (await at.record(run)).output
+    assert f"usd budget of run:{run.id}" in told and model.calls == 2
+    account = books(redis_url, fleet_name, f"run:{run.id}")
+    assert (account.spent, account.reserved) == (30_000, 0), "one of its own, one of its child's"
+
+
 async def test_turns_in_parallel_never_overspend_together(redis_url: str, fleet_name: str) -> None:
     model = Dear(output=50)
     async with desk(newsroom(fleet_name, model, tenant=Limit(300_000)), redis_url) as at:

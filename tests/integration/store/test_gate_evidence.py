@@ -16,8 +16,8 @@ from techrevati.store.gates import (
     SlotSpec,
     WorkerQuarantined,
 )
-from techrevati.store.gates.calls import Seen
 from techrevati.store.gates.events import Listeners
+from techrevati.store.gates.records import Seen
 from techrevati.store.gates.view import View
 from techrevati.store.sync import SyncStore
 from tests.integration.store.hall import Hall, breaker, fail, rate

@@ -9,7 +9,7 @@ import pytest
 from techrevati.store.embedded import EmbeddedRedis
 from techrevati.store.gates import Admission, Gate
 from techrevati.store.sync import SyncStore
-from tests.chaos import gate_slots, gates
+from tests.chaos import gate_waiters, gates
 
 
 def test_processes_together_never_get_more_than_is_allowed(private_redis: EmbeddedRedis) -> None:
@@ -51,11 +51,11 @@ def test_a_killed_prober_frees_its_own_permit_and_no_other(replicas: gates.Repli
 
 def test_a_slot_whose_waiter_dies_when_it_is_let_out_goes_to_the_next(private_redis: EmbeddedRedis) -> None:
     """The message reached it, and it was killed: its slot is free when its call would have ended."""
-    spec = gate_slots.spec(1)
+    spec = gate_waiters.spec(1)
     with SyncStore(private_redis.url) as store:
-        gate = Gate(store, gate_slots.FLEET, spec)
+        gate = Gate(store, gate_waiters.FLEET, spec)
         first = gate.admit()
-        victim = gate_slots.Victim(private_redis.url, timeout=0.5)
+        victim = gate_waiters.Victim(private_redis.url, timeout=0.5)
         victim.wait_in_line()
         got: list[Admission] = []
         waiter = threading.Thread(target=lambda: got.append(gate.admit(wait=20.0, timeout=2.0)))

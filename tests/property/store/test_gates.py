@@ -11,9 +11,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from techrevati.store.calls import Call
 from techrevati.store.embedded import EmbeddedRedis
 from techrevati.store.gates import calls
-from techrevati.store.gates.calls import Ask, Terms
 from techrevati.store.gates.keys import GateKeys
+from techrevati.store.gates.records import FOR_EVER, Ask
 from techrevati.store.gates.spec import BreakerSpec, BucketSpec, GateSpec, SlotSpec
+from techrevati.store.gates.terms import Terms
 from techrevati.store.twin.gate_state import Gate
 from techrevati.store.twin.gates import speak
 from tests.property.store import gate_picture
@@ -133,7 +134,7 @@ class BothWorlds(RuleBasedStateMachine):
         priority=st.integers(-1, 1),
         booking=st.sampled_from(("", "", "mine", *BOOKINGS)),
         wait=st.sampled_from((0, 0, S // 2, 10 * S)),
-        reach=st.sampled_from((0, 3 * S, calls.FOR_EVER)),
+        reach=st.sampled_from((0, 3 * S, FOR_EVER)),
         share=st.tuples(st.sampled_from((0.0, 0.3, 1.0)), st.sampled_from((0.0, 0.1, 0.37, 1.0))),
         lease=st.sampled_from((S, 8 * S)),
         ear=st.sampled_from(("e1", "e1", "gone")),
@@ -219,18 +220,18 @@ class BothWorlds(RuleBasedStateMachine):
         if record[0] != "l":
             self.now = max(self.now, int(record[1]) + late)
         who = {"holder": "w2", "tenant": "acme", "priority": 0}
-        self.admit((share, 0.1), booking, S, 0, calls.FOR_EVER, **who)
+        self.admit((share, 0.1), booking, S, 0, FOR_EVER, **who)
 
     @precondition(lambda self: self.terms is not None and self.terms.spec.buckets)
     @rule(n=st.integers(2, 6), part=st.sampled_from((0.3, 1.0)))
     def many_book(self, n: int, part: float) -> None:
         for i in range(n):
             who = {"holder": WORKERS[i % 3], "tenant": TENANTS[i % 2], "priority": i % 2}
-            self.admit((part, part), f"b{next(self.ids)}", S, 0, calls.FOR_EVER, **who)
+            self.admit((part, part), f"b{next(self.ids)}", S, 0, FOR_EVER, **who)
 
     @precondition(lambda self: self.terms is not None and self.terms.spec.slots is not None)
     @rule(
-        n=st.integers(2, 9),
+        n=st.integers(2, 6),
         part=st.sampled_from((0.0, 0.0, 0.3)),
         ears=st.sampled_from(("e1", "gone", "mixed")),
         parked=st.booleans(),
@@ -242,7 +243,7 @@ class BothWorlds(RuleBasedStateMachine):
             who = {"holder": WORKERS[i % 3], "tenant": TENANTS[i % 2], "priority": i % 3 // 2, "ear": ear}
             absent = parked and i % 2
             booking = f"p{next(self.ids)}" if absent else "mine"
-            self.admit((part, part), booking, 8 * S, 0 if absent else wait, calls.FOR_EVER, **who)
+            self.admit((part, part), booking, 8 * S, 0 if absent else wait, FOR_EVER, **who)
 
     @precondition(lambda self: self.twin.used)
     @rule(n=st.integers(1, 5), latency=st.sampled_from((0, 50_000, S)))
@@ -273,7 +274,7 @@ class BothWorlds(RuleBasedStateMachine):
     def book_behind_an_open_breaker(self, n: int, part: float) -> None:
         for i in range(n):
             who = {"holder": WORKERS[i % 3], "tenant": TENANTS[i % 2], "priority": 0}
-            self.admit((part, part), f"o{next(self.ids)}", S, 0, calls.FOR_EVER, **who)
+            self.admit((part, part), f"o{next(self.ids)}", S, 0, FOR_EVER, **who)
 
     @precondition(lambda self: self.twin.state == 1)
     @rule(outcome=st.sampled_from(("ok", "fail")), slow=st.booleans())

@@ -81,7 +81,7 @@ class BothWorlds(Worlds):
             max_attempts=more["attempts"],
             parent=above,
             line_max=2,
-            fields={"input": '{"a":[]}'},
+            fields={"input": '{"a":[]}', **({"winds": "1"} if more["priority"] else {})},
         )
         self.say(calls.start(self.keys, spec))
 
@@ -306,6 +306,7 @@ class BothWorlds(Worlds):
         run = self.twin.runs[sorted(self.twin.routes)[n % len(self.twin.routes)]]
         hop = run.hops - late
         why = '"no pool"'
+        why = ("1" if n % 2 else "") if action == "place" else why
         self.say(calls.route(self.keys, run.id, hop, action, role=role, agent=role, when="+2000000", why=why))
 
     @rule(limit=st.sampled_from((1, 2, 128)), expire=st.booleans())

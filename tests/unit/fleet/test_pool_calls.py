@@ -76,3 +76,9 @@ def test_a_result_that_no_message_could_hold_is_an_error_for_the_model(text: str
     held = held_to(ToolRun(ToolResult.success("dig", text)), 2048)
     assert held.result.is_error and "over the limit of" in (held.result.message or "")
     assert held_to(ToolRun(ToolResult.success("dig", "x" * 500)), 2048).result.data == "x" * 500
+
+
+@pytest.mark.parametrize("data", [object(), math.nan, {"deep": [math.inf]}])
+def test_a_result_that_is_not_json_is_an_error_for_the_model(data: object) -> None:
+    held = held_to(ToolRun(ToolResult.success("dig", data)), 2048).result
+    assert held.is_error and held.data["error"]["code"] == "result_not_json"

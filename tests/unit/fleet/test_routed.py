@@ -1,6 +1,7 @@
 """Several models behind one name: over real HTTP, and with clients that a test can hold."""
 
 import asyncio
+import importlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,6 +24,8 @@ ASK = [{"role": "user", "content": "tides?"}]
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ModelServer]:
+    for sdk in ("openai", "anthropic"):  # seconds of a busy machine, and none of them a provider's
+        importlib.import_module(sdk)
     with model_server() as server:
         yield server
 

@@ -16,8 +16,8 @@ from techrevati.store.gates import (
     SlotSpec,
     UnknownBucket,
 )
-from techrevati.store.gates.calls import Terms
 from techrevati.store.gates.keys import GateKeys
+from techrevati.store.gates.terms import Terms
 
 KEYS = GateKeys("newsroom", "openai:m")
 SPEC = GateSpec(name="openai:m", buckets=(BucketSpec("rpm", 10, 1), BucketSpec("input_tpm", 100, 10)))
