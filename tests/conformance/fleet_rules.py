@@ -394,6 +394,7 @@ async def test_13_deltas_travel_in_batches() -> None:
 # -- 12 --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.chaos
 async def test_12_6_a_server_that_restarts_between_two_turns_is_called_again(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     notes.touch()
