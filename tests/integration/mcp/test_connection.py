@@ -5,6 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -155,12 +156,13 @@ async def test_12_6_an_http_server_that_forgot_our_session_is_greeted_again(web:
 
 
 async def test_12_6_a_server_that_does_not_come_back_is_said_to_be_unavailable(web: WebServer) -> None:
-    async with McpConnection(web.place, patience=Patience(connect=1.0, call=5.0, backoff=0.05)) as connection:
+    async with McpConnection(web.place, patience=QUICK) as connection:
         web.kill()
+        connection.patience = replace(QUICK, connect=1.0)  # to come up, a server has longer
         began = time.monotonic()
         with pytest.raises(McpUnavailable, match="'desk' cannot be reached"):
             await connection.call("add", {"a": 1, "b": 1})
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 10
         assert "mcp__desk__add" in connection.tools, "what was known stays known"
 
 
@@ -176,9 +178,9 @@ async def test_12_6_a_server_that_does_not_come_back_is_said_to_be_unavailable(w
 async def test_12_6_a_server_that_cannot_be_reached_is_named_at_once(place: McpServer) -> None:
     began = time.monotonic()
     with pytest.raises(McpUnavailable, match="'none' cannot be reached"):
-        async with McpConnection(place, patience=Patience(connect=8.0)):
+        async with McpConnection(place, patience=Patience(connect=60.0)):
             pass
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 30
 
 
 async def test_12_6_a_closed_connection_refuses_calls_and_leaves_no_process(stdio: StdioServer) -> None:
@@ -191,14 +193,16 @@ async def test_12_6_a_closed_connection_refuses_calls_and_leaves_no_process(stdi
 
 
 async def test_12_6_a_program_that_hangs_is_started_again(stdio: StdioServer) -> None:
-    patience = Patience(connect=10.0, call=0.5, backoff=0.05)
-    async with McpConnection(stdio, patience=patience) as connection:
-        first = int(text(await connection.call("who", {}, timeout=10)))
+    async with McpConnection(stdio, patience=QUICK) as connection:
+        first = int(text(await connection.call("who", {})))
         os.kill(first, signal.SIGSTOP)
+        connection.patience = replace(QUICK, connect=0.5)  # to look at what runs, not to start it anew
         with pytest.raises(MCPError, match="timed out"):
-            await connection.call("who", {})
+            await connection.call("who", {}, timeout=0.5)
+        await until(lambda: not connection.is_connected, "it was not found to hang")
+        connection.patience = QUICK
         await until(lambda: connection.connects == 2, "it was not started again", 90)
-        assert int(text(await connection.call("who", {}, timeout=10))) != first
+        assert int(text(await connection.call("who", {}))) != first
     with pytest.raises(ProcessLookupError):
         os.kill(first, 0)
 
@@ -221,7 +225,7 @@ async def test_12_6_closing_does_not_wait_for_a_server_that_hangs(stdio: StdioSe
         looking = asyncio.create_task(connection.refresh())
         await asyncio.sleep(0)
         began = time.monotonic()
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 40
     with pytest.raises(McpUnavailable):
         await looking
     with pytest.raises(ProcessLookupError):

@@ -272,10 +272,13 @@ class McpConnection:
                     return
                 self._stale.clear()
                 try:
-                    self.tools = await self._list(client)
-                except (MCPError, AgentError) as error:  # the last good look stands
-                    log.warning("MCP server %s: its tools cannot be listed: %s", self.server.name, error)
-                    if isinstance(error, MCPError) and (is_timeout(error) or is_loss(error)):
+                    async with asyncio.timeout(self.patience.connect):  # all pages of it, as at the first look
+                        self.tools = await self._list(client)
+                except (MCPError, AgentError, TimeoutError) as error:  # the last good look stands
+                    log.warning("MCP server %s: its tools cannot be listed: %s", self.server.name, text_of(error))
+                    if isinstance(error, TimeoutError) or (
+                        isinstance(error, MCPError) and (is_timeout(error) or is_loss(error))
+                    ):
                         lost.set()
         finally:
             gone.cancel()
