@@ -98,6 +98,9 @@ class Coordinator:
         # The bell blocks its connection; a reply may take as long as the pop waits.
         self._bell = AsyncStore(self.settings.redis_url, patience=5.0)
         await self._open()
+        if not self._keys:  # stopped while it waited for its store
+            await self._hang_up()
+            return
         log.info("coordinator %s of %s: %d partitions", self.name, self.fleet, len(self._keys))
         tasks = [asyncio.create_task(work()) for work in self._duties()]
         try:
@@ -118,14 +121,15 @@ class Coordinator:
 
     async def _open(self) -> None:
         pinned = "partitions" in self.settings.model_fields_set
-        while True:
+        while not self._stopping.is_set():
             try:
                 commands = registry.opening(self.fleet, self.settings.partitions)
                 declared = registry.declare(self.fleet, self.cards.values())
                 replies = await self._store.commands([*commands, *declared])
             except StoreError as error:
                 log.warning("waiting for the store: %s", error)
-                await asyncio.sleep(1.0)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stopping.wait(), 1.0)
                 continue
             count = registry.opened(self.fleet, replies, self.settings.partitions, pinned=pinned)
             self._keys = registry.partitions_of(self.fleet, count)
@@ -137,6 +141,9 @@ class Coordinator:
                 *(self._store.run(calls.partition_lease(self._keys[number], self.name, 0)) for number in self.held)
             )
             await self._store.command("HDEL", members_key(self.fleet), self.name)
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
         await self._store.close()
         await self._bell.close()
 

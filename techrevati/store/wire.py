@@ -31,7 +31,7 @@ def moved(error: theirs.ResponseError) -> bool:
     return isinstance(error, theirs.ReadOnlyError) or _PASSING.search(str(error)) is not None
 
 
-_MULTI, _EXEC, _END = _pack(("MULTI",)), _pack(("EXEC",)), b"\r\n"
+_MULTI, _EXEC = _pack(("MULTI",)), _pack(("EXEC",))
 
 
 def pack(call: Call[Any], now: str, *, whole: bool = False) -> bytes:
@@ -45,8 +45,8 @@ def in_pieces(call: Call[Any], now: str, *, whole: bool = False) -> Sequence[byt
     if not call.first:
         return (packed,)
     # Packed with nothing in its last place, a command ends in "$0\r\n\r\n".
-    first = _pack((*call.first, b""))[:-5] + b"%d\r\n" % sum(map(len, call.pieces))
-    return (_MULTI + first, *call.pieces, _END + packed + _EXEC)
+    first, size = _pack((*call.first, b"")), sum(map(len, call.pieces))
+    return (b"%b%b%d\r\n" % (_MULTI, first[:-5], size), *call.pieces, b"\r\n%b%b" % (packed, _EXEC))
 
 
 def _scripted(call: Call[Any], now: str, whole: bool) -> bytes:
@@ -59,9 +59,9 @@ def pack_command(args: Sequence[Arg | float]) -> bytes:
     return _pack(tuple(args))
 
 
-def replies_to(call: Call[Any]) -> list[bool]:
+def replies_to(call: Call[Any]) -> Sequence[bool]:
     """Say which replies come to a call: True for those that are bytes as stored."""
-    return [False, False, False, call.binary] if call.first else [call.binary]
+    return (False, False, False, call.binary) if call.first else (call.binary,)
 
 
 def answer_of(call: Call[Any], replies: Sequence[Any]) -> Any:

@@ -128,7 +128,7 @@ def test_who_dies_in_a_call_frees_slot_and_money_and_another_worker_goes_on(
     env = {**LIMITS, "MODEL_SERVER": provider.url}
     victim = cluster.worker("fallers", "-c", "1", env=env)
     client = cluster.client("fallers")
-    job = {"model": "held", "timeout": 1.5}
+    job = {"model": "held", "timeout": 3}
     run = client.start("dial.fallers", job, tenant="fallen")
     [(pid, begun)] = eventually(lambda: calls(cluster, "held"), "it calls")
     [gate] = [gate for gate in client.gates() if gate.name == "held"]
@@ -139,11 +139,11 @@ def test_who_dies_in_a_call_frees_slot_and_money_and_another_worker_goes_on(
     victim.kill()
     cluster.open("held-opened")
     other = cluster.worker("fallers", "-c", "1", env=env, wait=False)
-    assert run.result(timeout=20)["text"] == "so"
+    assert run.result(timeout=60)["text"] == "so"
     assert run.status().worker == "" or f":{other.pid}:" in run.status().worker
     (_, _), (again, at) = calls(cluster, "held")
     assert again != pid, "another worker called"
-    assert at - begun > 1.9, "no sooner than the slot's lease was over"
+    assert at - begun > 3.4, "no sooner than the slot's lease was over"
 
     def charged() -> tuple[int, int, int]:
         line = next(line for line in client.budgets(tenant="fallen") if line.level == "tenant")

@@ -49,9 +49,10 @@ def test_latency_is_sampled_of_every_system(tmp_path: Path) -> None:
 
 def test_checkpoints_are_measured_beside_the_same_bytes_and_read_back(tmp_path: Path) -> None:
     record = run("saver", tmp_path / "out.json", "--rounds=3", "--turns=30")
-    assert set(record["us"]) == {f"{kind}, {size}" for kind in ("a turn", "all new") for size in ("10 KiB", "200 KiB")}
+    kinds = ("a turn", "unrelated words", "unrelated random", "first put")
+    assert set(record["us"]) == {f"{kind}, {size}" for kind in kinds for size in ("10 KiB", "200 KiB")}
     for took in record["us"].values():
-        assert set(took) == {"put", "SET", "get", "cold get", "GET"}
+        assert set(took) == {"put", "SET", "after", "get", "cold get", "GET"}
         assert all(len(values) == 3 and min(values) > 0 for values in took.values())
     assert len(record["young"]) == len(record["old"]) == 10
 

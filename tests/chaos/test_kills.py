@@ -2,13 +2,14 @@
 
 import signal
 import time
+from functools import partial
 
 import pytest
 
 from techrevati.fleet.celery.tickets import send_ticket
 from techrevati.fleet.client import Run
 from tests.acceptance.agents import SEAMS, make_fleet
-from tests.acceptance.support import Cluster, eventually
+from tests.acceptance.support import Cluster, Process, eventually
 from tests.chaos.kills import Tally, busy, kill_workers, start, table, verify
 
 
@@ -31,6 +32,10 @@ def test_twenty_killed_workers_lose_nothing_and_double_nothing(cluster: Cluster)
     rounds(cluster, sessions=100, kills=20)
 
 
+def one_is_dead(workers: list[Process]) -> bool:
+    return not all(worker.alive for worker in workers)
+
+
 def test_death_at_a_crash_point_neither_loses_nor_doubles_a_turn(cluster: Cluster) -> None:
     cluster.coordinator(wait=False)
     client = cluster.client("alpha")
@@ -41,7 +46,7 @@ def test_death_at_a_crash_point_neither_loses_nor_doubles_a_turn(cluster: Cluste
             cluster.wait_worker(worker)
         cluster.arm(seam)
         runs = start(client, "alpha", 5)
-        eventually(lambda: not all(worker.alive for worker in workers), f"one of two dies at {seam}")
+        eventually(partial(one_is_dead, workers), f"one of two dies at {seam}")
         assert cluster.told(f"crash {seam}")
         cluster.healthy()
         verify(cluster, client, runs, Tally())

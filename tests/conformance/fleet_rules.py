@@ -394,6 +394,7 @@ async def test_13_deltas_travel_in_batches() -> None:
 # -- 12 --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.chaos
 async def test_12_6_a_server_that_restarts_between_two_turns_is_called_again(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     notes.touch()
@@ -702,3 +703,15 @@ async def test_11_steering_during_a_tool_is_seen_by_the_next_inference() -> None
     assert isinstance(outcome, Finished) and outcome.response == "with the moon"
     assert [m.content for m in world.model.requests[1].messages][-1] == "mention the moon"
     assert not any(wording.has_mark(m, wording.INTERRUPTED) for m in (await world.thread()).messages)
+
+
+async def test_11_what_is_said_during_the_last_answer_is_answered_too() -> None:
+    async def first(request: Any, on_event: Any) -> Any:
+        await world.streams[0].run.steer("and in French")
+        return said("done")
+
+    world = World(Script(first, "fini"), agent())
+    outcome, told = await world.run("translate")
+    assert isinstance(outcome, Finished) and outcome.response == "fini"
+    assert [m.content for m in (await world.thread()).messages] == ["translate", "done", "and in French", "fini"]
+    assert len(of_type(told, RunFinish)) == 1

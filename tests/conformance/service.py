@@ -11,13 +11,15 @@ processes that get killed.
 
 import asyncio
 import gc
+import logging
 import os
 import subprocess
 import sys
 import threading
 import warnings
 from collections import ChainMap
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -47,6 +49,19 @@ class AnyModel(Models):
 
     def __getitem__(self, name: str) -> ModelClient:
         return self.client
+
+
+@contextmanager
+def _own_logging() -> Iterator[None]:
+    """Take back what a worker that starts does to its process's logging."""
+    root, ours = logging.getLogger(), logging.getLogger("techrevati")
+    handlers, levels = list(root.handlers), (root.level, ours.level)
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(levels[0])
+        ours.setLevel(levels[1])
 
 
 async def _nothing(turn: Turn) -> Outcome:
@@ -105,7 +120,7 @@ class RuleFleet:
         )
         log.close()
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), _own_logging():
                 warnings.filterwarnings("ignore", r"\s*You're running the worker with superuser", SecurityWarning)
                 self._thread.start()
                 eventually(self._is_up, "the worker is up", 30)

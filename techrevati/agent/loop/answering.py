@@ -14,7 +14,7 @@ from techrevati.agent import events, output, wording
 from techrevati.agent.actions import Phase, Target, Terminate
 from techrevati.agent.definition import OutputSpec
 from techrevati.agent.endings import NATURAL_END, TerminationReason, failed
-from techrevati.agent.loop import applying
+from techrevati.agent.loop import applying, resuming
 from techrevati.agent.loop.inference import Answer, Broken, Failed, infer
 from techrevati.agent.loop.live import Live
 from techrevati.agent.loop.outcome import Continue, StepOutcome
@@ -102,6 +102,7 @@ async def _failed(live: Live, outcome: Failed) -> StepOutcome:
     live.draft.tell(events.StepEnd())
     live.draft.step_id = None
     live.draft.tell(events.ErrorEvent(str(outcome.error), "LLM_ERROR"))
+    await resuming.close_held(live.draft, "the run that waited for it has failed")
     return await live.finish(failed(str(outcome.error)))
 
 

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from techrevati.agent import events
 from techrevati.agent.events import Envelope
 from techrevati.agent.loop.outcome import Finished
@@ -19,6 +21,9 @@ from techrevati.agent.loop.progress import PROGRESS
 from techrevati.agent.running import RunStream
 from techrevati.agent.subagents.port import ChildEnd, ChildStart, ChildView, SubAgentStatus
 from techrevati.agent.suspension import PendingToolCall, SuspendedCall, ToolCallDecision
+
+ASKED = "child.asked"
+"""Activity in the stream of each run above a child that asks: who asks what, and the way down to it."""
 
 
 class Home(Protocol):
@@ -99,9 +104,14 @@ class LocalSubAgents:
         fresh = [call for call in calls if not call.hold and call.pending.id not in handle.started]
         handle.started.extend(call.pending.id for call in fresh)
         above: ChildStart | None = child
-        while above is not None:
+        path: list[str] = []
+        asked = [{"call_id": call.call_id, "pending": msgspec.to_builtins(call.pending)} for call in fresh]
+        while above is not None and asked:
             parent = self._home.stream(above.parent_run_id)
+            path = [above.run_id, *path]
             if parent is not None:
+                told = {"child": child.run_id, "agent": child.agent_id, "path": path, "calls": asked}
+                parent.tell(events.ActivitySnapshot(f"sub_agent:{child.run_id}", ASKED, told, True))
                 for shown in (call.pending for call in fresh):
                     parent.tell(events.ToolCallStart(shown.id, shown.name))
                     parent.tell(events.ToolCallReady(shown.id, shown.name, shown.arguments))

@@ -88,6 +88,8 @@ class RedisCircuitBreaker(_Shared, CircuitBreaker):
         Raises:
             CircuitOpenError: not admitted; `fn` was not called.
         """
+        if self.gate.refuses():  # before anything is set up: a storm of callers meets this
+            raise CircuitOpenError(self.name)
         with self.permit():
             return fn(*args, **kwargs)
 
@@ -151,6 +153,8 @@ class AsyncRedisCircuitBreaker(_Shared, AsyncCircuitBreaker):
 
     async def call(self, coro_factory: Callable[P, Awaitable[T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """`RedisCircuitBreaker.call`, awaiting ``coro_factory(*args, **kwargs)``."""
+        if self.gate.refuses():
+            raise CircuitOpenError(self.name)
         async with self.permit():
             return await coro_factory(*args, **kwargs)
 

@@ -86,9 +86,13 @@ class Link:
         """What the fleet has declared, as far as this process knows."""
         return self.terms.spec if self.terms else self.own
 
-    def new_id(self) -> str:
-        if os.getpid() != self._process:  # a fork counts on from the same number: two calls, one id
+    def notice_fork(self) -> None:
+        """A fork counts on from the same number, and hears on the same channel: two calls, one id."""
+        if os.getpid() != self._process:
             self._begin()
+
+    def new_id(self) -> str:
+        self.notice_fork()
         return f"{self._tag}.{next(self._ids)}"
 
     def _hear(self, event: Event) -> None:

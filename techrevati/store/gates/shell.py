@@ -128,8 +128,11 @@ class Shell:
     def attend(self, wait: float | None) -> None:
         """Have the news come here before they are needed: of the breaker, and of who is let out to a slot."""
         self.attend_view()
+        if wait == 0 or self.core.spec.slots is None:
+            return
+        self.core.notice_fork()
         ear, before = self.core.ear, self._heard_by
-        if wait == 0 or self.core.spec.slots is None or ear is before:
+        if ear is before:
             return
         self._heard_by = ear
         self._news.watch(ear)

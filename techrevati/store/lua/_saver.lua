@@ -31,7 +31,7 @@ local function chain(number)
 end
 
 -- What is told of records: how many, the records, and their bodies if these are small together.
-local SMALL = 16384
+local SMALL = 32768
 local function tell(reply, records)
   local size, names = 0, {}
   for i, record in ipairs(records) do

@@ -25,10 +25,10 @@ local function stand_for_slot(top, mean, last, was_in, rank, paced, start, why)
   if not was_in then
     if fresh and mean > 0 and wait > reach then return 0, wait, 'slots' end
     if fresh then set('sa', at) end
-    call('ZADD', SLOTS, rank, booking)
-    call('PEXPIRE', SLOTS, 34560000000)
     set('sq', G.sq + 1)
   end
+  call('ZADD', SLOTS, rank, booking)
+  call('PEXPIRE', SLOTS, 34560000000)
   local here, named = max_wait > 0 and NOW + max_wait or 0, costs_text(AMOUNT)
   put(booking, 0, named, here, rank, lease, ear, id)
   local mine = hand_over(top, booking, paced)

@@ -65,6 +65,7 @@ for i = 10, #ARGV, 3 do
 end
 for name in pairs(known) do call('HDEL', GATE, 'z:' .. name, 'u:' .. name, 'k:' .. name) end
 local fresh = not version
+if fresh then call('DEL', ENDS, LINE, TAGS, SLOTS, EVID) end  -- what a lost gate left behind
 version = revision .. ':' .. digest .. ':' .. epoch
 write('v', version)
 write('e0', epoch)

@@ -7,7 +7,7 @@ Does no I/O.  What is remembered is used only if Redis says that it is the last 
 """
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from threading import Lock
@@ -50,13 +50,13 @@ class Draft:
     token: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Put:
     """What to say, what to remember when it is done, and what may be compressed then."""
 
     call: Call[int]
     view: View
-    big: Sequence[bytes] | None
+    big: Big | None
 
 
 class Desk:
@@ -133,10 +133,10 @@ class Desk:
         if delta is not None and before is not None:
             after, base = before.id, before.base
             made.base = before.base
-        plain = pack(made, delta, self._max_bytes)
-        is_big = sum(map(len, plain)) >= self._squeeze_from
-        context = draft.keys.clock
-        body = self.sealer.seal_as_is(plain, context) if is_big else (self.sealer.seal(b"".join(plain), context),)
+        plain, context = pack(made, delta, self._max_bytes), draft.keys.clock
+        size = sum(map(len, plain))
+        big = Big(draft.keys, record.id, plain, size) if size >= self._squeeze_from else None
+        body = self.sealer.seal_as_is(plain, context) if big else (self.sealer.seal(b"".join(plain), context),)
         call = calls.put(
             draft.keys,
             id=record.id,
@@ -148,7 +148,7 @@ class Desk:
             ttl_ms=self.ttl_ms,
             keep=self.keep,
         )
-        return Put(call, made, plain if is_big else None)
+        return Put(call, made, big)
 
     def written(self, keys: SaverKeys, view: View, number: int) -> None:
         view.number, view.base = number, view.base or number

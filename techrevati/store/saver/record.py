@@ -48,7 +48,7 @@ class View:
     """Bytes of texts and metadata."""
 
     def __post_init__(self) -> None:
-        self.size = sum(map(len, self.texts.values())) + len(self.metadata)
+        self.size = sum(map(len, self.texts.values()), len(self.metadata))
 
     def checkpoint(self, thread: str) -> Checkpoint:
         """Give the record."""
@@ -188,7 +188,8 @@ def texts_of(state: Mapping[str, object]) -> Written:
     """
     if not set(map(type, state)) <= {str}:
         state = json_text.encode(dict(state))[1]
-    texts, copy = Texts(), dict[str, object]()
+    texts: Texts = {}
+    copy: dict[str, object] = {}
     for key, value in state.items():
         texts[key], copy[key] = json_text.encode(value)
     return Written(texts, copy)

@@ -30,17 +30,14 @@ MOMENT, PATIENCE = 0.02, 0.5
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Big:
-    """A body that was put as it is, in pieces."""
+    """A body that was put as it is, in pieces of `size` bytes together."""
 
     keys: SaverKeys
     id: str
     plain: Sequence[bytes]
-
-    @property
-    def size(self) -> int:
-        return sum(map(len, self.plain))
+    size: int
 
 
 class Desk(Protocol):

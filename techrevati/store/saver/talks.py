@@ -5,7 +5,7 @@ put ──▶ saver_put (─▶ WAIT, WAITAOF) ──another was faster: whole�
 """
 
 import builtins
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from techrevati.runtime.checkpoint import Checkpoint, Claim, Done, Granted, Held
@@ -14,7 +14,7 @@ from techrevati.store.calls import Call
 from techrevati.store.durability import Durability, Wait
 from techrevati.store.saver import calls
 from techrevati.store.saver.calls import Chain, NotTheLast
-from techrevati.store.saver.desk import FORGOTTEN_MS, KEY, Desk, Draft
+from techrevati.store.saver.desk import FORGOTTEN_MS, KEY, Desk
 from techrevati.store.saver.names import SaverKeys
 from techrevati.store.saver.squeezing import Big
 from techrevati.store.sealing import SealBroken
@@ -68,7 +68,8 @@ class Talks:
     ) -> Talk[tuple[Checkpoint, Big | None]]:
         """Write a checkpoint; gives it, and what may be compressed now."""
         draft = self.desk.draft(thread_id, state, parent_id, metadata, token)
-        yield from self.open()
+        if not self._is_open:
+            yield from self.open()
         put, confirmed = self.desk.put(draft), None
         while True:
             try:
@@ -82,7 +83,7 @@ class Talks:
         self.desk.written(draft.keys, put.view, number)
         if self._wait is not None:
             self._wait.check(f"checkpoint {draft.record.id} of thread {thread_id!r}", confirmed)
-        return draft.record, _big(draft, put.big)
+        return draft.record, put.big
 
     def put_claimed(
         self,
@@ -113,10 +114,6 @@ class Talks:
 
     def release(self, thread_id: str, key: str, token: int) -> Talk[None]:
         yield calls.release(self.desk.keys(thread_id), key, token)
-
-
-def _big(draft: Draft, plain: Sequence[bytes] | None) -> Big | None:
-    return None if plain is None else Big(draft.keys, draft.record.id, plain)
 
 
 def _chain(keys: SaverKeys, call: Call[Any]) -> Talk[Any]:

@@ -154,7 +154,7 @@ def stand_for_slot(
             return 0, wait, "slots"
         if fresh:
             g.arrived = at
-        g.slots[booking] = place.rank
+    g.slots[booking] = place.rank
     g.bookings[booking] = str(place)
     mine, _ = hand_over(g, now, parts, top, booking, asks.paced)
     if mine is not None and mine <= now:

@@ -19,7 +19,7 @@ from techrevati.store.twin.unit import Refused, Reply
 
 PAGE = 128
 TRIMMED = 64
-SMALL = 16384
+SMALL = 32768
 
 
 @dataclass(slots=True)

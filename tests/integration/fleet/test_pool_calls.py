@@ -1,14 +1,18 @@
 """Calls of tools in another pool, two workers in this process and a hand on each ticket."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from techrevati.agent.definition import AgentDefinition
 from techrevati.agent.typed_tool import tool
 from techrevati.fleet import Fleet, ModelReply, ModelRequest
 from techrevati.fleet.client import Run
+from techrevati.fleet.registry import UnknownRole
 from techrevati.store.records import RunRecord
 from tests.integration.fleet.desk import Desk, desk
 
@@ -76,6 +80,19 @@ async def test_a_pool_that_does_not_know_the_tool_says_so_to_the_model(redis_url
         for _ in range(2):
             record = await agents.served(run)
         assert record.status == "completed" and "is not in this worker's fleet" in record.output
+
+
+async def test_a_worker_of_the_pool_needs_nothing_but_the_tool(redis_url: str, fleet_name: str) -> None:
+    pool = Fleet(fleet_name)
+    pool.tool(dig)
+    async with both(agency(fleet_name, [("dig", 4)]), redis_url, pool) as (agents, diggers):
+        run = await agents.start("go")
+        await agents.ticket(run)
+        await diggers.ticket(run)
+        await agents.ticket(run)
+        assert json.loads((await agents.served(run)).output) == [40]
+        with pytest.raises(UnknownRole):
+            await asyncio.to_thread(agents.client.start, "tool:dig", {})
 
 
 async def test_a_call_id_that_comes_again_is_another_call(redis_url: str, fleet_name: str) -> None:

@@ -1,6 +1,8 @@
 """Slots are given in order of arrival, by a message: one call per waiter, whoever dies meanwhile."""
 
 import asyncio
+import multiprocessing
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -293,6 +295,46 @@ def test_nobody_is_lost_when_the_news_are(server: EmbeddedRedis, store: SyncStor
     line.end()
     assert sorted(line.order) == ["a", "b", "c"]
     gate.close()
+
+
+def test_a_gate_that_redis_lost_forgets_its_line_and_those_in_it_join_anew(store: SyncStore, fleet_name: str) -> None:
+    gate = Gate(store, fleet_name, spec())
+    gate.admit()
+    line = Line(gate)
+    for name in "ab":
+        line.join(name)
+    store.command("DEL", gate.core.keys.clock)
+    fresh = Gate(store, fleet_name, spec(), worker="w2")
+    first = fresh.admit()
+    assert fresh.look().in_line == 0
+    gate.core.ear.all_ask_again()
+    until(lambda: fresh.look().in_line == 2)
+    fresh.settle(first)
+    line.end()
+    assert sorted(line.order) == ["a", "b"]
+    gate.close()
+    fresh.close()
+
+
+def test_a_forked_process_hears_on_a_channel_of_its_own(store: SyncStore, fleet_name: str) -> None:
+    gate = Gate(store, fleet_name, spec())
+    first = gate.admit(wait=1.0)
+    child = multiprocessing.get_context("fork").Process(target=_wait_and_exit, args=(gate,))
+    child.start()
+    until(lambda: gate.look().in_line == 1)
+    line = Line(gate)
+    line.join("parent")
+    gate.settle(first)
+    child.join(10)
+    assert child.exitcode == 7
+    line.end()
+    assert line.order == ["parent"]
+    gate.close()
+
+
+def _wait_and_exit(gate: Gate) -> None:
+    gate.settle(gate.admit(wait=10.0))
+    os._exit(7)
 
 
 def test_processes_start_in_order_with_hardly_more_than_a_call_each_though_one_is_killed(

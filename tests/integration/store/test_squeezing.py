@@ -94,7 +94,7 @@ def test_a_put_that_is_refused_leaves_no_body(store: SyncStore, fleet_name: str)
 
 def test_a_reader_that_comes_between_a_record_and_its_body_looks_again(store: SyncStore, fleet_name: str) -> None:
     writer = RedisSaver(store, fleet_name, squeeze_from=1 << 20)
-    writer.put("t", {"text": os.urandom(20_000).hex()})
+    writer.put("t", {"text": os.urandom(60_000).hex()})
 
     class Late(SyncStore):
         """Something happens just before the bodies are read."""
@@ -111,11 +111,11 @@ def test_a_reader_that_comes_between_a_record_and_its_body_looks_again(store: Sy
         reader = RedisSaver(late, fleet_name)
         late.happens = lambda: writer.delete("t")
         assert reader.get("t") is None
-        writer.put("t", {"text": os.urandom(20_000).hex(), "n": 0})
+        writer.put("t", {"text": os.urandom(60_000).hex(), "n": 0})
 
         def replace() -> None:
             writer.delete("t")
-            writer.put("t", {"text": os.urandom(20_000).hex(), "n": 1})
+            writer.put("t", {"text": os.urandom(60_000).hex(), "n": 1})
 
         late.happens = replace
         found = reader.get("t")

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
@@ -202,9 +202,12 @@ def test_what_two_texts_share_is_all_they_share(front: bytes, one: bytes, other:
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner),
+    max_leaves=20,
 )
+calm = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine draws slowly
 
 
+@calm
 @given(values)
 def test_a_value_reads_as_json_would_read_it(value: Any) -> None:
     text, copied = json_text.encode(value)
@@ -217,6 +220,7 @@ def test_a_value_reads_as_json_would_read_it(value: Any) -> None:
 floats = st.floats() | st.sampled_from((math.nan, math.inf, -math.inf, 203.0, -0.0))
 
 
+@calm
 @given(st.lists(floats | st.integers() | st.text() | st.none(), max_size=80), st.integers(0, 300))
 def test_numbers_that_json_has_no_words_for_are_kept_wherever_they_stand(numbers: list[Any], length: int) -> None:
     value = {"text": "\u02c0" * length, "numbers": numbers}
@@ -227,6 +231,7 @@ def test_numbers_that_json_has_no_words_for_are_kept_wherever_they_stand(numbers
 plain_states = st.dictionaries(st.text(max_size=3), st.lists(st.text(max_size=9) | st.floats(), max_size=9), max_size=4)
 
 
+@calm
 @given(plain_states, plain_states)
 def test_a_checkpoint_is_packed_and_unpacked_whole_or_as_changes(old: Any, new: Any) -> None:
     before, after = texts_of(old).texts, texts_of(new).texts

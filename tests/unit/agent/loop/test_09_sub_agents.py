@@ -332,6 +332,48 @@ async def test_11_3_cancelling_the_parent_stops_the_child_it_waits_for() -> None
     assert handle.end and handle.end.status is SubAgentStatus.STOPPED
 
 
+@pytest.mark.parametrize("how", ["fails", "is cancelled"])
+async def test_9_3_a_parent_that_fails_stops_its_children_those_in_the_background_too(how: str) -> None:
+    begun = asyncio.Event()
+
+    async def hang(request: Any, on_event: Any) -> Any:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def hang_later(request: Any, on_event: Any) -> Any:
+        await begun.wait()
+        stream.cancel()
+        await asyncio.Event().wait()
+
+    both = calls(
+        ("c1", "agent_run", {"agent_id": "writer", "prompt": "write", "background": True}),
+        ("c2", "tick", {}),
+    )
+
+    @tool
+    async def tick() -> str:
+        """Let time pass."""
+        return "tock"
+
+    broken = InferenceError("no such model", "llm_exec_error", ErrorClass.CLIENT_REQUEST)
+    then = broken if how == "fails" else hang_later
+    world = World(Cast(boss=Script(both, then), writer=Script(hang)), boss(tools=(tick,)), writer())
+    stream = await world.start()
+    async with asyncio.timeout(5):
+        outcome = await stream.result()
+    assert isinstance(outcome, Finished) and outcome.reason.type == ("error" if how == "fails" else "cancelled")
+    ((run_id, _),) = (await children(world)).items()
+
+    async def stopped() -> bool:
+        view = await world.driver.children.status(run_id)
+        return view is not None and view.end is not None and view.end.status is SubAgentStatus.STOPPED
+
+    async with asyncio.timeout(5):
+        while not await stopped():
+            await asyncio.sleep(0.01)
+    assert await world.driver.children.message(run_id, "hello?") == f"sub-agent {run_id} has ended"
+
+
 def test_9_3_fork_context_copies_what_was_said_aloud_and_complete() -> None:
     messages = [
         Message.system("secret"),
@@ -398,10 +440,17 @@ async def test_9_3_approvals_reach_a_suspended_sub_agent_through_its_parent() ->
         agent(id="digger", instructions="digger", tools=(pay,)),
     )
     stream = await world.start()
+    shown: list[Any] = []
     async with asyncio.timeout(5):
         async for envelope in stream.events:
+            if isinstance(envelope.event, ActivitySnapshot) and envelope.event.activity_type == "child.asked":
+                shown.append(envelope.event.content)
             if isinstance(envelope.event, ToolCallReady) and envelope.event.id == "p1":
                 break
+    ((middle, _),) = (await children(world)).items()
+    (told,) = shown
+    assert (told["agent"], told["path"]) == ("digger", [middle, told["child"]])
+    assert [call["call_id"] for call in told["calls"]] == ["p1"]
     stream.submit_decision(resume("p1"))
     outcome = await stream.result()
     assert isinstance(outcome, Finished) and outcome.response == "thanks"
