@@ -5,19 +5,21 @@
 -- KEYS[1]  head       the thread's checkpoints
 -- ARGV[1]  protocol
 -- ARGV[2]  now        us; '' reads the server's clock
--- ARGV[3]  id         sent again, it changes nothing; its body stands in b<id> already, by the same transaction
+-- ARGV[3]  id         sent again, it changes nothing
 -- ARGV[4]  after      id of the checkpoint that the record builds on; '' for a whole one
 -- ARGV[5]  record     without its body
 -- ARGV[6]  key        idempotency key, or ''
 -- ARGV[7]  token      of the claim of that key, or '' to put without one
 -- ARGV[8]  ttl        ms the thread is kept without use; 0 for ever
 -- ARGV[9]  keep       checkpoints to keep; 0 all.  Older ones go when a whole one is put
+-- ARGV[10] body       if it is small; else '': it stands in b<id> already, by the same transaction
 -- returns  {1, _, number}, {0, _, number} it was there, {-30} `after` is not the last: put a whole one,
 --          {-31, _, current token or 0}
 local id, after, record, key, token, ttl, keep = ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], tonumber(ARGV[9])
+local body = ARGV[10]
 local head = call('HMGET', HEAD, 'us', 'min', 'n', 'id', 'first', 'fresh')
 local function refuse(reply)
-  call('HDEL', HEAD, 'b' .. id)
+  if body == '' then call('HDEL', HEAD, 'b' .. id) end
   return reply
 end
 if head[2] and tonumber(ARGV[1]) < tonumber(head[2]) then return refuse({ -10, {}, head[2] }) end
@@ -36,7 +38,8 @@ if after ~= '' and after ~= head[4] then return refuse({ -30, {} }) end
 tick(ARGV[2], num(head[1]))
 local n = num(head[3]) + 1
 local number = f0(n)
-call('HSET', HEAD, number, record, 'i' .. id, number, 'n', number, 'id', id, 'us', NOWS)
+if body == '' then call('HSET', HEAD, number, record, 'i' .. id, number, 'n', number, 'id', id, 'us', NOWS)
+else call('HSET', HEAD, number, record, 'i' .. id, number, 'n', number, 'id', id, 'us', NOWS, 'b' .. id, body) end
 if key ~= '' then
   call('ZADD', KEYED, number, key)
   if token ~= '' then call('HDEL', CLAIMS, key) end

@@ -87,7 +87,7 @@ def _text(arg: Arg) -> str:
     return arg.decode() if isinstance(arg, bytes) else str(arg)
 
 
-def saver_put(u: Unit, id: str, after: str, record: str, key: str, token: str, ttl: str, keep: str) -> Reply:
+def saver_put(u: Unit, id: str, after: str, record: str, key: str, token: str, ttl: str, keep: str, body: str) -> Reply:
     """Append a checkpoint; with a token, only for who holds the claim of its key."""
     line = u.line
     if id in line.ids:
@@ -103,6 +103,8 @@ def saver_put(u: Unit, id: str, after: str, record: str, key: str, token: str, t
     line.last += 1
     line.last_id = id
     line.records[line.last], line.ids[id] = record, line.last
+    if body:
+        line.bodies[id] = body
     if key:
         line.keyed[key] = line.last
         if token:
