@@ -16,6 +16,7 @@ class WatchedCluster(Cluster):
 
     def __init__(self, home: Path, *, sentinels: int = 1) -> None:
         super().__init__(home)
+        self.redis.close()  # the one of its own, which nobody starts
         self.watched = Watched(sentinels=sentinels)
         self.redis = self.watched  # type: ignore[assignment] # what it wants of a server: url, start, close
 
