@@ -50,6 +50,8 @@ class ReadOnlyContext:
         resume_input: The decision, when the call is being replayed because of one.
         now_ms: The loop's clock when the phase began, Unix ms.
         children: Where sub-agents run; ask it how they stand, leave starting to tools.
+        above: What binds this run from above, root agent first: of each agent there, as it was when it sent the next
+            one out, its states with `BINDS_CHILDREN`; None is one of which that is not known.  Empty: nobody is above.
     """
 
     phase: Phase
@@ -69,6 +71,7 @@ class ReadOnlyContext:
     resume_input: ToolCallResume | None = None
     now_ms: int = 0
     children: "SubAgents | None" = None
+    above: tuple[Document | None, ...] = ()
 
     @property
     def thread_id(self) -> str:

@@ -189,6 +189,7 @@ class Driver:
             on_suspend=OnSuspend.PARK,
             parent_tool_call_id=child.call_id,
             depth=child.depth,
+            above=child.above,
         )
         return await self.drive(agent, ready, listeners=(on_event,), on_park=on_park)
 

@@ -41,6 +41,7 @@ class ToolCallContext:
         started_at_ms: Unix ms at which the run began.
         deadline_ms: Unix ms by which the call is cut off; None = no limit.
         depth: How many agents stand above this run.
+        binds: What binds the agents this call sends out, root agent first, this run last, as `ReadOnlyContext.above`.
         children: Where sub-agents run, if this run may have any.
         new_id: Ids that a replay of the call makes again.
     """
@@ -57,6 +58,7 @@ class ToolCallContext:
     started_at_ms: int = 0
     deadline_ms: int | None = None
     depth: int = 0
+    binds: tuple[Document | None, ...] = (None,)
     children: "SubAgents | None" = None
     new_id: Callable[[], str] = new_id
     cancellation: Cancellation = field(default_factory=Cancellation)

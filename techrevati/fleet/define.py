@@ -159,6 +159,7 @@ def _checkpoint(
         on_suspend=OnSuspend.PARK,
         parent_tool_call_id=lineage.get("call_id"),
         depth=lineage.get("depth", 0),
+        above=tuple(lineage.get("above", ())),
         make_id=ids,
     )
     return ready.checkpoint

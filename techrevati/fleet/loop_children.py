@@ -53,6 +53,7 @@ class FleetSubAgents:
             "parent_run_id": child.parent_run_id,
             "owner_thread_id": child.owner_thread_id,
             "policy": msgspec.to_builtins(child.policy),
+            "above": list(child.above),
         }
         try:
             await self._turn.children.start(

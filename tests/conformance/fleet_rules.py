@@ -15,8 +15,6 @@ from techrevati.agent.behavior import AgentBehavior
 from techrevati.agent.behaviours.mcp.connection import McpConnection
 from techrevati.agent.behaviours.mcp.servers import Patience
 from techrevati.agent.behaviours.mcp.tool import tool_set
-from techrevati.agent.behaviours.permissions import Permissions
-from techrevati.agent.definition import SubAgentSpec
 from techrevati.agent.endings import CANCELLED, stopped
 from techrevati.agent.events import RunFinish, ToolCallDone
 from techrevati.agent.loop.outcome import Finished, Suspended
@@ -424,36 +422,6 @@ async def test_12_6_a_server_that_restarts_between_two_turns_is_called_again(tmp
         assert notes.read_text("utf-8").splitlines() == ["who", "who"]
     finally:
         web.kill()
-
-
-async def test_12_4_a_sub_agent_of_a_fleet_asks_where_its_parent_allows() -> None:
-    done: list[str] = []
-
-    @tool
-    def shell(command: str) -> str:
-        """Run a command."""
-        done.append(command)
-        return command
-
-    class Cast:
-        async def infer(self, request: Any, on_event: Any) -> Any:
-            child = "be small" in request.messages[0].content
-            return (small if child else big).pop(0)
-
-    big = [calls(("p1", "agent_run", {"agent_id": "helper", "prompt": "clean up"})), said("all done")]
-    small = [calls(("k1", "shell", {"command": "rm x"})), said("I tried")]
-    world = World(
-        Cast(),
-        agent(sub_agents=(SubAgentSpec("helper", "helps"),), behaviors=(Permissions(["allow *"]),)),
-        agent(id="helper", instructions="be small", tools=(shell,), behaviors=(Permissions(["allow *"]),)),
-    )
-    stream = await world.start()
-    kids: list[Any] = []
-    async with asyncio.timeout(10):
-        while not kids or (await world.client.record(kids[0].run_id)).why != "decision":
-            kids = await stream.run.children()
-            await asyncio.sleep(0.01)
-    assert done == []
 
 
 # -- 13 --------------------------------------------------------------------------------------------

@@ -181,6 +181,7 @@ async def _executed(
         started_at_ms=draft.plan.started_at_ms,
         deadline_ms=run.deadline_ms,
         depth=draft.plan.depth,
+        binds=(*draft.plan.above, draft.states.binding(document)),
         children=draft.ports.children,
         new_id=DerivedIds(f"{draft.identity.run_id}:{call.id}", draft.plan.started_at_ms),
         cancellation=draft.ports.cancellation,

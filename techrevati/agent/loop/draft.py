@@ -79,6 +79,7 @@ class Draft:
             "step": self.loop.steps,
             "now_ms": self.now_ms(),
             "children": self.ports.children,
+            "above": self.plan.above,
             "initial_message_count": self.plan.initial_message_count,
         }
         return ReadOnlyContext(phase=phase, identity=self.identity, policy=self.policy, **{**seen, **more})

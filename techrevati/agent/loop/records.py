@@ -49,7 +49,11 @@ class RunState(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class RunPlan(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What was settled when the run was prepared."""
+    """What was settled when the run was prepared.
+
+    Attributes:
+        above: What binds the run from above, as `ReadOnlyContext.above`.
+    """
 
     identity: RunIdentity
     policy: RunPolicy = RunPolicy()
@@ -58,6 +62,7 @@ class RunPlan(msgspec.Struct, frozen=True, omit_defaults=True):
     on_suspend: OnSuspend = OnSuspend.FINISH
     depth: int = 0
     indexed: bool = True
+    above: tuple[Document | None, ...] = ()
 
 
 class LoopState(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -53,12 +53,14 @@ def prepare_run(
     on_suspend: records.OnSuspend = records.OnSuspend.FINISH,
     parent_tool_call_id: str | None = None,
     depth: int = 0,
+    above: tuple[Document | None, ...] = (),
     make_id: NewId = new_id,
 ) -> ReadyRun:
     """Decide what to store before the first step; nothing is stored here.
 
     Args:
         policy: The request's own lists; the agent's fill only what it leaves open.
+        above: What binds a child (`ChildStart.above`); of a request with a parent and without it, that is not known.
 
     Raises:
         InvalidId, LineageConflict, BadValue: as `prepare` says.
@@ -76,7 +78,10 @@ def prepare_run(
     )
     known = loaded.thread.messages if loaded is not None else ()
     merged = (policy or RunPolicy()).filled_from(agent.definition.policy)
-    plan = records.RunPlan(identity, merged, len(known), now_ms, on_suspend, depth, indexed=mode is RunMode.TASK)
+    if not above and identity.parent_thread_id is not None:
+        above = (None,)
+    indexed = mode is RunMode.TASK
+    plan = records.RunPlan(identity, merged, len(known), now_ms, on_suspend, depth, indexed, above)
     patch = records.set_plan(plan)
     said = any(message.role is Role.USER for message in prepared.messages)
     if said and find(prepared.document, records.DECISIONS) is not None:

@@ -36,6 +36,7 @@ class StateSpec(msgspec.Struct, kw_only=True):
         SCOPE: How long it lives.
         ACTION: Type of its actions, whatever msgspec can read: a Struct, a union of tagged Structs, str, ….
         NAME: What the intent log calls the class; its own name, if not said.
+        BINDS_CHILDREN: It goes along with every start of a sub-agent, to be read there in `ctx.above`.
         LATTICE_FIELDS: Fields that join with what others wrote at the same time.  Found by annotation.
     """
 
@@ -43,6 +44,7 @@ class StateSpec(msgspec.Struct, kw_only=True):
     SCOPE: ClassVar[StateScope] = StateScope.THREAD
     ACTION: ClassVar[Any] = Any
     NAME: ClassVar[str] = ""
+    BINDS_CHILDREN: ClassVar[bool] = False
     LATTICE_FIELDS: ClassVar[Mapping[str, Lattice]] = {}
 
     def reduce(self, action: Any) -> None:
@@ -66,6 +68,8 @@ class StateSpec(msgspec.Struct, kw_only=True):
             raise BadSpec(cls.__name__, str(error)) from error
         if taken := sorted({"bind", "check", "read", "reduce", "write"} & set(cls.__struct_fields__)):
             raise BadSpec(cls.__name__, f"fields that hide methods of every state: {', '.join(taken)}")
+        if cls.BINDS_CHILDREN and cls.SCOPE is StateScope.TOOL_CALL:
+            raise BadSpec(cls.__name__, "BINDS_CHILDREN is for states of a thread or a run, not of a call")
         if cls.reduce is StateSpec.reduce:
             raise BadSpec(cls.__name__, "it needs a reduce(self, action)")
         try:

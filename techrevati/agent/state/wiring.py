@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
-from techrevati.agent.state.document import Document
+from techrevati.agent.state.document import MISSING, Document, apply, find
 from techrevati.agent.state.errors import BadAction, NameTaken, UnknownState
+from techrevati.agent.state.patch import Patch, Set
 from techrevati.agent.state.paths import TOOL_CALL_SCOPE, as_path
 from techrevati.agent.state.reduction import Reduced, reduce_actions
 from techrevati.agent.state.registry import ANY_KEY, LatticeRegistry
@@ -65,10 +66,11 @@ class _Entry(msgspec.Struct):
 class StateRegistry:
     """Everything a run must know about the typed states of its agent."""
 
-    __slots__ = ("actions", "lattices", "scopes")
+    __slots__ = ("_binding", "actions", "lattices", "scopes")
 
     def __init__(self, specs: Iterable[type[StateSpec]] = ()) -> None:
         self.lattices, self.scopes, self.actions = LatticeRegistry(), ScopeRegistry(), ActionRegistry()
+        self._binding: dict[tuple[Any, ...], None] = {}
         for spec in specs:
             self.register(spec)
 
@@ -82,6 +84,11 @@ class StateRegistry:
         actions = [self.actions.read(entry) for entry in entries]
         return reduce_actions(document, actions, registry=self.lattices)
 
+    def binding(self, document: Document) -> Document:
+        """Give the parts of a document that bind the sub-agents of who it belongs to, as they stand, read or not."""
+        found = ((path, find(document, path, MISSING)) for path in self._binding)
+        return apply({}, Patch(tuple(Set(path, value) for path, value in found if value is not MISSING)))
+
     def register(self, spec: type[StateSpec], *, at: tuple[str | int, ...] | None = None) -> None:
         """Know a typed state, at its own path or at another one that `new_at` writes to.
 
@@ -91,6 +98,8 @@ class StateRegistry:
         self.actions.register(spec)
         path: tuple[Any, ...] = as_path(at or spec.PATH)
         self.scopes.register(path, spec.SCOPE)
+        if spec.BINDS_CHILDREN:
+            self._binding[path] = None
         if spec.SCOPE is StateScope.TOOL_CALL:
             path = (*TOOL_CALL_SCOPE, ANY_KEY, *path)
         for name, lattice in spec.LATTICE_FIELDS.items():

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from techrevati.agent.policy import RunPolicy
+from techrevati.agent.state.document import Document
 from techrevati.agent.suspension import PendingToolCall, ResumeAction, ToolCallDecision
 from techrevati.agent.threads.message import Message
 
@@ -32,6 +33,8 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
         epoch: 1 for the first start; an end that names an older epoch is ignored.
         call_id: The parent's call that waits for the end, or None for a child in the background.
         messages: What the child starts with: forked context, then the prompt.
+        above: What binds the child, root agent first and its parent last, as of this start.  It comes along, because
+            what the parent's thread says is of another moment: its first turn need not be stored when the child begins.
     """
 
     run_id: str
@@ -42,6 +45,7 @@ class ChildStart(msgspec.Struct, frozen=True, kw_only=True):
     call_id: str | None
     messages: tuple[Message, ...]
     policy: RunPolicy
+    above: tuple[Document | None, ...]
     depth: int = 1
 
     @property

@@ -116,6 +116,7 @@ class SubAgentTools:
                 call_id=None if aside else ctx.call_id,
                 messages=messages,
                 policy=inherited(ctx.policy),
+                above=ctx.binds,
                 depth=ctx.depth + 1,
             )
         )

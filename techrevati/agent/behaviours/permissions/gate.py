@@ -27,6 +27,7 @@ from techrevati.agent.behaviours.permissions.confirm import Remember
 from techrevati.agent.behaviours.permissions.policy import Layer, Policy, Verdict, decide, hidden
 from techrevati.agent.behaviours.permissions.rules import Effect, Rule, parse_rule
 from techrevati.agent.behaviours.permissions.state import (
+    UNKNOWN,
     AddRule,
     CallGrant,
     GrantCall,
@@ -35,12 +36,13 @@ from techrevati.agent.behaviours.permissions.state import (
     PermissionPolicy,
     PermissionsInForce,
     SessionPermissions,
-    inherited_layers,
+    layers_above,
+    layers_read,
     own_layer,
     to_layer,
     to_record,
 )
-from techrevati.agent.context import ReadOnlyContext
+from techrevati.agent.context import ReadOnlyContext, RunIdentity
 from techrevati.agent.state.document import find
 from techrevati.agent.state.errors import StateUnreadable
 from techrevati.agent.state.paths import SUSPENDED_CALL, TOOL_CALL_SCOPE, TOOL_CALL_STATE, call_path
@@ -66,8 +68,9 @@ class Permissions(AgentBehavior):
         rules: What the agent declares, as texts or `Rule`s.
         default: What holds for a call that no rule covers.
         timeout: Seconds a person has to answer; then the call is denied.  None waits for ever.
-        parents: Where threads are read.  A sub-agent inherits from its parent's thread; without a reader, what
-            holds there is not known to it, so that it asks for everything that no person has allowed it.
+        parents: Where threads are read, for hosts that start agents by other means than the loop's.  A sub-agent that
+            the loop starts is told what holds for its parent; of any other the parent's thread is read, and where that
+            does not say it either, it asks for everything that no person has allowed it.
 
     Raises:
         BadRule: a rule that is none.
@@ -93,19 +96,19 @@ class Permissions(AgentBehavior):
 
     async def run_start(self, ctx: ReadOnlyContext) -> HookEffect[LifecycleAction]:
         """Note what is in force, for this run's gate and for its sub-agents."""
-        inherited = await self._inherited(ctx.identity.parent_thread_id)
+        inherited = layers_above(ctx.above)
+        if inherited is None:
+            inherited = await self._read(ctx.identity)
         own = to_record(Layer(self.policy))
         return AnyStateAction.new(PermissionsInForce, InForce(own, tuple(map(to_record, inherited))))
 
-    async def _inherited(self, parent: str | None) -> list[Layer]:
-        if parent is None:
-            return []
-        if self._parents is None:
-            return [Layer(Policy())]
-        thread = await self._parents.load_thread(parent)
+    async def _read(self, identity: RunIdentity) -> list[Layer]:
+        if identity.parent_thread_id is None or self._parents is None:
+            return [UNKNOWN]
+        thread = await self._parents.load_thread(identity.parent_thread_id)
         if thread is None:
             return [Layer(Policy(), is_corrupt=True)]
-        return inherited_layers(thread.rebuild_state(self._registry.lattices))
+        return layers_read(thread.rebuild_state(self._registry.lattices), identity.parent_run_id)
 
     def layers(self, document: Mapping[str, Any]) -> list[Layer]:
         """Give what holds now, from the root agent down to this one."""

@@ -2,17 +2,20 @@
 
     permission_policy       thread   what people answered "for this conversation", and what the app set
     __permissions_session   run      what people answered "for this session"
-    __permissions_in_force  run      what the agent declares and inherited, for its sub-agents to read
+    __permissions_in_force  run      what the agent declares and inherited, for its sub-agents
 
-Rules stand in an observed-remove set, so that parallel writers join and a revoked rule is gone.
+All three go along when a sub-agent is sent out.  Rules stand in an observed-remove set, so that parallel writers join
+and a revoked rule is gone.
 """
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import msgspec
 
 from techrevati.agent.behaviours.permissions.policy import Layer, Policy
 from techrevati.agent.behaviours.permissions.rules import BadRule, Effect, Rule, parse_rule
+from techrevati.agent.loop.records import loop_state, run_plan
 from techrevati.agent.state.document import Document
 from techrevati.agent.state.errors import StateUnreadable
 from techrevati.agent.state.notation import Path
@@ -21,6 +24,9 @@ from techrevati.agent.state.paths import PERMISSION_POLICY
 from techrevati.agent.state.registers import GSet
 from techrevati.agent.state.scope import StateScope
 from techrevati.agent.state.spec import StateSpec, state_at
+
+UNKNOWN = Layer(Policy())
+"""What stands for rules that are not known: a person is asked about every call."""
 
 
 class AddRule(msgspec.Struct, frozen=True, tag="add_rule"):
@@ -99,12 +105,14 @@ class _Rules(StateSpec):
 class PermissionPolicy(_Rules):
     PATH: ClassVar[Path] = PERMISSION_POLICY
     NAME = "PermissionPolicy"
+    BINDS_CHILDREN = True
 
 
 class SessionPermissions(_Rules):
     PATH: ClassVar[Path] = ("__permissions_session",)
     SCOPE = StateScope.RUN
     NAME = "SessionPermissions"
+    BINDS_CHILDREN = True
 
 
 class GrantCall(msgspec.Struct, frozen=True):
@@ -148,6 +156,7 @@ class PermissionsInForce(StateSpec):
     PATH: ClassVar[Path] = ("__permissions_in_force",)
     SCOPE = StateScope.RUN
     NAME = "PermissionsInForce"
+    BINDS_CHILDREN = True
     ACTION = InForce
 
     own: LayerRecord = LayerRecord()
@@ -192,18 +201,49 @@ def own_layer(policy: Policy, document: Document) -> Layer:
     return Layer(Policy(policy.rules, default), tuple(remembered), corrupt)
 
 
-def inherited_layers(parent: Document) -> list[Layer]:
-    """Give what holds in a parent's thread, from the root agent down to the parent."""
+def inherited_layers(parent: Document) -> list[Layer] | None:
+    """Give what holds below a parent, from the root agent down to it; None where it has noted nothing."""
     try:
         force = state_at(parent, PermissionsInForce)
     except StateUnreadable:
         return [Layer(Policy(), is_corrupt=True)]
-    if force is None:  # a parent without permissions restricts nothing
-        return []
+    if force is None:
+        return None
     own = to_layer(force.own)
     live = own_layer(own.policy, parent)
     corrupt = own.is_corrupt or live.is_corrupt
     return [*map(to_layer, force.inherited), Layer(live.policy, live.remembered, corrupt)]
+
+
+def layers_above(above: Sequence[Document | None]) -> list[Layer] | None:
+    """Give what the agents above a run add up to, from the root agent down; None if that is not known.
+
+    The nearest one with permissions has said what holds above it, too.  Who has none restricts nothing, and lifts
+    nothing of what holds above.
+    """
+    for document in reversed(above):
+        if document is None:
+            return None
+        layers = inherited_layers(document)
+        if layers is not None:
+            return layers
+    return []
+
+
+def layers_read(parent: Document, run_id: str | None) -> list[Layer]:
+    """Give what holds by a parent's thread for a child of its run `run_id`; what cannot be told is asked about.
+
+    A thread is of the moment it was stored: the run may not have begun in it yet, or be over.
+    """
+    plan = run_plan(parent)
+    is_other = plan is not None and run_id is not None and plan.identity.run_id != run_id
+    layers = inherited_layers(parent)
+    if layers is None:
+        if plan is None or plan.identity.run_id != run_id or not loop_state(parent).started:
+            return [UNKNOWN]
+        above = layers_above(plan.above)  # the run has begun without permissions
+        return [UNKNOWN] if above is None else above
+    return [*layers, UNKNOWN] if is_other else layers
 
 
 def _parsed(texts: Any) -> tuple[tuple[Rule, ...], bool]:

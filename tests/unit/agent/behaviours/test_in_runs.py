@@ -1,5 +1,6 @@
 """The behaviours together with the real loop: a scripted model, real tools, a real store of threads."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from techrevati.agent.behaviours.offload import ArtefactOffload, OffloadPolicy
 from techrevati.agent.behaviours.permissions import AddRule, PermissionPolicy, Permissions
 from techrevati.agent.behaviours.reminders import AddReminder, ReminderContext, ReminderRule, Reminders
 from techrevati.agent.behaviours.skills import DirectorySkills, Skills
-from techrevati.agent.definition import SubAgentSpec
+from techrevati.agent.definition import AgentDefinition, SubAgentSpec
 from techrevati.agent.events import ToolCallReady, ToolCallStart
 from techrevati.agent.loop.outcome import Suspended
 from techrevati.agent.loop.records import OnSuspend
 from techrevati.agent.model import ErrorClass, InferenceError, ModelRequest, TokenUsage
 from techrevati.agent.state.spec import AnyStateAction
+from techrevati.agent.subagents.state import children_of
 from techrevati.agent.threads.message import Role
 from techrevati.agent.tool_context import ToolCallContext
 from techrevati.agent.tools import ToolDescriptor, ToolExecutionEffect, ToolResult
@@ -113,35 +115,99 @@ async def test_12_4_a_denial_for_the_tool_hides_it_from_the_next_request() -> No
     assert [[each.id for each in request.tools] for request in model.requests] == [["shell"], []]
 
 
+class Cast:
+    """A model that plays several agents, told apart by their instructions, each with its replies."""
+
+    def __init__(self, **replies: list[Any]) -> None:
+        self.replies = replies
+        self.heard: dict[str, dict[str, Any]] = {}
+
+    async def infer(self, request: ModelRequest, on_event: Any) -> Any:
+        name = request.messages[0].content.split("\n")[0]
+        self.heard[name] = tool_results(request.messages)
+        return self.replies[name].pop(0)
+
+
+def sends(call_id: str, agent_id: str, **more: Any) -> Any:
+    return calls((call_id, "agent_run", {"agent_id": agent_id, "prompt": "clean up", **more}))
+
+
+def chief(*rules: str, **more: Any) -> AgentDefinition:
+    behaviors = (Permissions(rules),) if rules else ()
+    return agent(**{"instructions": "big", "sub_agents": (SubAgentSpec("helper", ""),), "behaviors": behaviors, **more})
+
+
+def clerk(run: FunctionTool, **more: Any) -> AgentDefinition:
+    behaviors = (Permissions(["allow *"]),)
+    return agent(**{"id": "helper", "instructions": "small", "tools": (run,), "behaviors": behaviors, **more})
+
+
+BOTH = calls(("k1", "shell", RM), ("k2", "shell", {"command": "ls"}))
+
+
 async def test_12_4_a_sub_agent_is_held_to_its_parent_s_rules() -> None:
     run, done = shell()
+    model = Cast(big=[sends("p1", "helper"), said("all done")], small=[BOTH, said("I tried")])
+    world = World(model, chief("allow *", "deny shell(command=rm *)"), clerk(run))
+    await world.run(on_suspend=OnSuspend.PARK)
+    assert done == ["ls"]
+    assert "denied by a permission rule: deny shell(command=rm *)" in model.heard["small"]["k1"]["message"]
 
-    def child_or_parent(request: ModelRequest, on_event: Any) -> Any:
-        return replies["child" if "be small" in request.messages[0].content else "parent"].pop(0)
 
-    replies = {
-        "parent": [calls(("p1", "agent_run", {"agent_id": "helper", "prompt": "clean up"})), said("all done")],
-        "child": [calls(("k1", "shell", RM), ("k2", "shell", {"command": "ls"})), said("I tried")],
-    }
-    model = Script(*[child_or_parent] * 4)
-    world = World(model, agent(sub_agents=(SubAgentSpec("helper", "helps"),)))
-    own = Permissions(["allow *", "deny shell(command=rm *)"])
+@pytest.mark.parametrize("between", [(), (Permissions(["allow *"]),)], ids=["without permissions", "with permissions"])
+async def test_12_4_a_sub_agent_s_sub_agent_is_held_to_the_root_s_rules(between: tuple[Permissions, ...]) -> None:
+    run, done = shell()
+    model = Cast(
+        big=[sends("p1", "middle"), said("all done")],
+        mid=[sends("m1", "helper"), said("passed on")],
+        small=[BOTH, said("I tried")],
+    )
     world = World(
         model,
-        agent(sub_agents=(SubAgentSpec("helper", "helps"),), behaviors=(own,)),
-        agent(
-            id="helper",
-            instructions="be small",
-            tools=(run,),
-            behaviors=(Permissions(["allow *"], parents=world.store),),
-        ),
-        store=world.store,
+        chief("allow *", "deny shell(command=rm *)", sub_agents=(SubAgentSpec("middle", ""),)),
+        chief(id="middle", instructions="mid", behaviors=between),
+        clerk(run),
     )
     await world.run(on_suspend=OnSuspend.PARK)
     assert done == ["ls"]
-    (child,) = [name for name in await world.store.list() if name.startswith("sub-agent-")]
-    results = tool_results((await world.thread(child)).messages)
-    assert "denied by a permission rule: deny shell(command=rm *)" in results["k1"]["message"]
+    assert "deny shell(command=rm *)" in model.heard["small"]["k1"]["message"]
+
+
+async def test_12_4_a_parent_without_permissions_restricts_nothing() -> None:
+    run, done = shell()
+    world = World(Cast(big=[sends("p1", "helper"), said("all done")], small=[BOTH, said("done")]), chief(), clerk(run))
+    await world.run(on_suspend=OnSuspend.PARK)
+    assert sorted(done) == ["ls", "rm x"]
+
+
+async def test_12_4_a_sub_agent_that_goes_on_is_held_to_its_parent_s_rules_of_then() -> None:
+    run, done = shell()
+
+    @tool(id="forbid", states=(PermissionPolicy,))
+    async def forbid() -> ToolExecutionEffect:
+        """Deny rm from now on."""
+        rule = AnyStateAction.new(PermissionPolicy, AddRule("deny shell(command=rm *)"))
+        return ToolExecutionEffect(ToolResult.success("forbid", None), (rule,))
+
+    async def hangs() -> None:
+        await asyncio.Event().wait()
+
+    class Hanging(Cast):
+        async def infer(self, request: ModelRequest, on_event: Any) -> Any:
+            reply = await super().infer(request, on_event)
+            return await reply() if callable(reply) else reply
+
+    model = Hanging(big=[sends("p1", "helper", background=True), said("sent")], small=[hangs, BOTH, said("I tried")])
+    world = World(model, chief("allow *", tools=(forbid,)), clerk(run))
+    await world.run(on_suspend=OnSuspend.PARK)
+    (run_id,) = children_of(await world.state())
+    model.replies["big"] += [calls(("p2", "agent_stop", {"run_id": run_id}), ("p3", "forbid", {})), said("stopped")]
+    await world.run("stop it", on_suspend=OnSuspend.PARK)
+    await until(lambda: world.driver.children._handles[run_id].end)
+    model.replies["big"] += [calls(("p4", "agent_run", {"run_id": run_id})), said("all done")]
+    await world.run("go on", on_suspend=OnSuspend.PARK)
+    assert children_of(await world.state())[run_id].epoch == 2
+    assert done == ["ls"]
 
 
 async def test_12_4_a_tool_with_a_question_of_its_own_is_allowed_once() -> None:

@@ -22,7 +22,8 @@ from techrevati.agent.behaviours.permissions import (
 from techrevati.agent.behaviours.permissions.confirm import PENDING_NAME, Remember, remembered
 from techrevati.agent.behaviours.permissions.state import CallGrant
 from techrevati.agent.context import RunIdentity
-from techrevati.agent.state.document import apply_all
+from techrevati.agent.loop.records import RunPlan, set_loop, set_plan
+from techrevati.agent.state.document import apply, apply_all
 from techrevati.agent.state.reduction import reduce_actions
 from techrevati.agent.state.spec import AnyStateAction, state_at
 from techrevati.agent.state.wiring import StateRegistry
@@ -285,7 +286,8 @@ CHILD = RunIdentity("child", "r2", "helper", parent_thread_id="parent", parent_r
 
 
 async def started(permissions: Permissions, identity: RunIdentity | None = None, document: Any = None) -> Any:
-    seen = ctx(Phase.RUN_START, document=document, identity=identity or IDENTITY)
+    above = (None,) if identity else ()
+    seen = ctx(Phase.RUN_START, document=document, identity=identity or IDENTITY, above=above)
     return reduced(document, await permissions.run_start(seen))
 
 
@@ -317,6 +319,51 @@ async def test_12_4_a_sub_agent_whose_parent_is_gone_asks_every_time() -> None:
     assert only(await gate(child, document), Suspend)
 
 
-async def test_12_4_a_parent_without_permissions_restricts_nothing() -> None:
-    child = Permissions(["allow *"], parents=Threads(parent={}))
+def kept(run_id: str, *, started: bool, above: tuple[Any, ...] = ()) -> dict[str, Any]:
+    """Give what the loop keeps of a run in its thread."""
+    plan = RunPlan(RunIdentity("parent", run_id, "boss"), above=above)
+    return apply(apply({}, set_plan(plan)), set_loop({}, started=started))
+
+
+@pytest.mark.parametrize(
+    "parent",
+    [
+        {},
+        kept("r1", started=False),
+        kept("another", started=True),
+        kept("r1", started=True, above=(None,)),
+    ],
+    ids=["nothing", "not begun", "another run", "an agent above it not known"],
+)
+async def test_12_4_a_parent_s_thread_that_does_not_say_what_holds_makes_a_sub_agent_ask(parent: Any) -> None:
+    child = Permissions(["allow *"], parents=Threads(parent=parent))
+    assert only(await gate(child, await started(child, CHILD)), Suspend)
+
+
+async def test_12_4_a_note_of_another_run_of_the_parent_holds_and_does_not_let_through() -> None:
+    note = await started(Permissions(["deny post", "allow *"]))
+    child = Permissions(["allow *"], parents=Threads(parent=kept("r0", started=True) | note))
+    document = await started(child, CHILD)
+    assert only(await gate(child, document, tool="post"), Block)
+    assert only(await gate(child, document), Suspend)
+
+
+async def test_12_4_a_parent_that_has_begun_without_permissions_restricts_nothing() -> None:
+    child = Permissions(["allow *"], parents=Threads(parent=kept("r1", started=True)))
     assert await gate(child, await started(child, CHILD)) == ()
+
+
+async def test_12_4_what_came_along_with_the_start_holds_and_no_thread_is_read() -> None:
+    grandparent = await started(Permissions(["deny shell", "allow *"]))
+    for above, kind in [((grandparent,), Block), ((grandparent, {}), Block), ((None, {}), Suspend)]:
+        child = Permissions(["allow *"])
+        seen = ctx(Phase.RUN_START, identity=CHILD, above=above)
+        assert only(await gate(child, reduced(None, await child.run_start(seen))), kind), above
+    seen = ctx(Phase.RUN_START, identity=CHILD, above=({},))
+    assert await gate(child, reduced(None, await child.run_start(seen))) == (), "a parent without permissions"
+
+
+async def test_12_4_what_came_along_unreadable_makes_a_sub_agent_ask() -> None:
+    child = Permissions(["allow *"])
+    seen = ctx(Phase.RUN_START, identity=CHILD, above=({"__permissions_in_force": "nonsense"},))
+    assert only(await gate(child, reduced(None, await child.run_start(seen))), Suspend)

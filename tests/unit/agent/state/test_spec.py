@@ -442,3 +442,29 @@ def test_a_state_whose_annotation_cannot_be_found_is_refused() -> None:
 def test_a_state_without_its_actor_still_reads_and_writes() -> None:
     fresh = Seen()
     assert fresh.write() == {"plain": 3, "words": [], "times": {}} and Seen.read(None) == fresh == Seen.read({})
+
+
+def test_what_binds_children_is_cut_out_of_a_document_as_it_stands() -> None:
+    class Rules(StateSpec):
+        PATH = ("deep", "rules")
+        BINDS_CHILDREN = True
+
+        def reduce(self, action: Any) -> None: ...
+
+    states = StateRegistry([Cart, Rules])
+    states.register(Rules, at=("elsewhere",))
+    document = {"cart": {}, "deep": {"rules": "unreadable", "other": 1}, "elsewhere": None}
+    assert states.binding(document) == {"deep": {"rules": "unreadable"}, "elsewhere": None}
+    assert states.binding({"cart": {}}) == {}
+
+
+def test_a_state_of_one_call_binds_no_children() -> None:
+    class OfACall(StateSpec):
+        PATH = ("x",)
+        SCOPE = StateScope.TOOL_CALL
+        BINDS_CHILDREN = True
+
+        def reduce(self, action: Any) -> None: ...
+
+    with pytest.raises(BadSpec, match="BINDS_CHILDREN is for states of a thread or a run"):
+        StateRegistry([OfACall])
