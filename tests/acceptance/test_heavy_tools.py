@@ -150,7 +150,10 @@ def test_a_pooled_tool_may_ask_itself_and_is_resumed_in_its_pool(cluster: Cluste
     for one in asked:
         run.decide(one["call_id"], payload="ann")
     run.result(timeout=20)
-    assert tool_messages_of_success(client, run) == [{"by": "ann", "scratch": {"seen": 1}}] * 2 + [5]
+    came, answers = tool_messages_of_success(client, run), [{"by": "ann", "scratch": {"seen": 1}}] * 2
+    if agent.startswith("batcher"):  # the other goes on with the first answer, and may add before the second comes
+        assert came == [*answers, 5]
+    assert sorted(came, key=str) == sorted([*answers, 5], key=str)
     assert len(cluster.told(f"asks {run.id}")) == 4, "each asked once and was carried out once"
 
 

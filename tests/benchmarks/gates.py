@@ -62,7 +62,8 @@ local h = redis.call('HMGET', KEYS[1], 'a', 'b', 'c', 'd', 'e', 'f', 'g', 'h', '
 redis.call('HSET', KEYS[1], 'a', '1700000000000000', 'b', '-12345678.123456789', 'c', '-12345678.123456789', 'd',
   '-12345678.123456789', 'e', '12', 'f', ARGV[5], 'g', '12345678.123456789')
 """
-EMPTY_CALLS = 20_000
+ALONE, STORM = 3, 50
+"""How many refuse without a word to Redis, and how much oftener those are called."""
 
 
 @dataclass(slots=True)
@@ -269,17 +270,6 @@ def count_trips(client: "redis.Redis", all_: list[Contestant], calls: int = 50) 
         who.trips = max(0.0, round((seen() - before - 1) / calls, 1))
 
 
-def empty_call(rounds: int) -> float:
-    """Seconds of one call of an empty function."""
-    took = []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        for _ in range(EMPTY_CALLS):
-            nothing()
-        took.append((time.perf_counter() - begun) / EMPTY_CALLS)
-    return statistics.median(took)
-
-
 def main() -> None:
     told = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     told.add_argument("--rounds", type=int, default=200)
@@ -292,8 +282,11 @@ def main() -> None:
         limiting, breaking, rejecting = contestants(server.url, stack)
         every = [*limiting, *breaking, *rejecting]
         measure([*limiting, *breaking], how.rounds, how.calls)
-        unit = empty_call(9)
-        measure(rejecting, how.rounds, how.calls)
+        # Those that ask nobody, as a storm of callers meets them, in turns with a function that does nothing.
+        empty = Contestant("an empty call", "nothing", each(nothing))
+        measure([empty, *rejecting[:ALONE]], how.rounds, how.calls * STORM)
+        measure(rejecting[ALONE:], how.rounds, how.calls)
+        unit = statistics.median(empty.seconds)
         count_trips(client, every)
         version = str(client.info("server")["redis_version"])
     print(show_machine(facts := machine(version)), end="\n\n")
